@@ -1,0 +1,58 @@
+// The kernels' one face. Every kernel has the same signature: operands by the positions of its
+// *Operands enum (runtime/program/op.h), shapes already checked by the op table and asserted first
+// thing in the kernel. Kernels allocate nothing, throw nothing, and split work over outputs, never
+// over a sum, so that thread counts do not change bits.
+// Path: hot.
+#pragma once
+
+#include "runtime/base/check.h"
+#include "runtime/program/kernel_traits.h"
+#include "runtime/program/op.h"
+
+namespace plumb {
+
+struct KernelArgs {
+    const Attrs* attrs;
+    const Shape* shape;  // per operand; rank 0 when absent
+    void* const* data;   // per operand; nullptr when absent
+    void* scratch;       // traits.scratch_bytes(...) bytes, 64-byte aligned
+    int64_t scratch_bytes;
+    const StepScalars* scalars;
+    int32_t micro_batch;
+    int32_t threads;  // size of the OpenMP team to use
+
+    template <typename T>
+    T* at(int operand) const {
+        return static_cast<T*>(data[operand]);
+    }
+    bool has(int operand) const { return data[operand] != nullptr; }
+};
+
+using Kernel = void (*)(const KernelArgs&) noexcept;
+
+// Kernels of one instruction set, indexed by OpKind; host ops have none (nullptr).
+struct KernelTable {
+    Isa isa;
+    Kernel kernel[kOpKindCount];
+};
+
+// The best instruction set of this machine, and the table of any that it supports.
+Isa host_isa() noexcept;
+const KernelTable& kernel_table(Isa isa) noexcept;
+
+// Traits of the CPU kernels: one function for all instruction sets (the record names which).
+const KernelTraits& cpu_traits() noexcept;
+
+// This machine (cache sizes from the system); threads as given. Named "host".
+DeviceRecord host_device(int32_t threads) noexcept;
+// A fixed record ("cpu-avx512", "cpu-avx2", "cpu-portable": 32 KiB, 1 MiB, 32 MiB) for plans that
+// must not depend on the machine that makes them; false when the name is unknown.
+bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexcept;
+
+// Peak fp32 flop/s of `threads` threads: multiply-adds on registers only, best of several runs.
+// Every "% of peak" of every program is over this one figure.
+double measure_peak_flops(Isa isa, int32_t threads) noexcept;
+// Sustained bytes/s of reading a buffer larger than the caches with `threads` threads.
+double measure_read_bandwidth(int32_t threads, void* buffer, int64_t size_bytes) noexcept;
+
+}  // namespace plumb

@@ -1,0 +1,38 @@
+#include "runtime/base/digest.h"
+
+namespace plumb {
+
+namespace {
+
+// Finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64 bits.
+inline uint64_t mix(uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+}  // namespace
+
+Hash128 digest_add(Hash128 a, Hash128 b) noexcept {
+    Hash128 r;
+    r.low = a.low + b.low;
+    r.high = a.high + b.high + (r.low < a.low ? 1 : 0);
+    return r;
+}
+
+uint64_t digest_key(std::string_view stream, std::string_view tensor) noexcept {
+    return hash64(tensor, hash64(stream));
+}
+
+Hash128 digest_elements(uint64_t key, int64_t first, const uint32_t* bits, int64_t count) noexcept {
+    Hash128 sum;
+    for (int64_t i = 0; i < count; ++i) {
+        const uint64_t place = key + static_cast<uint64_t>(first + i) * 0x9E3779B97F4A7C15u;
+        const uint64_t low = mix(place ^ mix(bits[i] + 0x632BE59BD9B4E019u));
+        const uint64_t high = mix(low + place);
+        sum = digest_add(sum, {low, high});
+    }
+    return sum;
+}
+
+}  // namespace plumb

@@ -1,0 +1,33 @@
+// What the planner must know of kernels without running them: how much private scratch an op needs
+// on a named device. Traits are plain C++ tables (kernels/), so a laptop can plan for any machine.
+// Whatever a trait reads of the device record enters the plan digest.
+// Path: cold.
+#pragma once
+
+#include "runtime/program/op.h"
+
+namespace plumb {
+
+enum class Isa : uint8_t { portable, avx2, avx512 };
+inline constexpr int kIsaCount = 3;
+
+constexpr const char* isa_name(Isa isa) {
+    return isa == Isa::portable ? "portable" : isa == Isa::avx2 ? "avx2" : "avx512";
+}
+
+struct DeviceRecord {
+    char name[24];
+    Isa isa;
+    int32_t threads;
+    int64_t l1_bytes;
+    int64_t l2_bytes;
+    int64_t l3_bytes;
+};
+
+struct KernelTraits {
+    const char* name;
+    // Bytes of scratch for an op; shape[i] is the shape of operand i (rank 0 when absent).
+    int64_t (*scratch_bytes)(const Op& op, const Shape* shape, const DeviceRecord& device);
+};
+
+}  // namespace plumb

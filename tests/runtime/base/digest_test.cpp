@@ -1,0 +1,45 @@
+#include "runtime/base/digest.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace plumb {
+namespace {
+
+TEST(Digest, AnySplitGivesTheSameSum) {
+    std::vector<uint32_t> bits(1001);
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint32_t>(i * 2654435761u);
+    const uint64_t key = digest_key("param", "h.0.attn.q.weight");
+    const Hash128 whole = digest_elements(key, 5, bits.data(), 1001);
+    for (const int64_t cut : {0, 1, 500, 1000, 1001}) {
+        const Hash128 head = digest_elements(key, 5, bits.data(), cut);
+        const Hash128 tail = digest_elements(key, 5 + cut, bits.data() + cut, 1001 - cut);
+        EXPECT_EQ(digest_add(tail, head), whole) << cut;
+    }
+}
+
+TEST(Digest, EverySingleBitPositionAndTensorMatters) {
+    const std::vector<uint32_t> bits(64, 0x3f800000u);
+    const uint64_t key = digest_key("param", "a");
+    const Hash128 reference = digest_elements(key, 0, bits.data(), 64);
+    for (size_t i = 0; i < 64; ++i) {
+        for (int b = 0; b < 32; ++b) {
+            auto flipped = bits;
+            flipped[i] ^= uint32_t{1} << b;
+            EXPECT_NE(digest_elements(key, 0, flipped.data(), 64), reference);
+        }
+    }
+    EXPECT_NE(digest_elements(key, 1, bits.data(), 64), reference);
+    EXPECT_NE(digest_elements(digest_key("param", "b"), 0, bits.data(), 64), reference);
+    EXPECT_NE(digest_elements(digest_key("moment1", "a"), 0, bits.data(), 64), reference);
+}
+
+TEST(Digest, SwappedElementsDiffer) {
+    const uint32_t ab[] = {1, 2};
+    const uint32_t ba[] = {2, 1};
+    EXPECT_NE(digest_elements(3, 0, ab, 2), digest_elements(3, 0, ba, 2));
+}
+
+}  // namespace
+}  // namespace plumb
