@@ -1,0 +1,84 @@
+// The plan: where every byte of one rank's program lies. A pure function of the program and a
+// device record: no GPU, no MPI, nothing reserved. What it says is what runtime/exec reserves.
+//
+// Persistent tensors lie one after another in their arenas. A tensor that lives inside one section
+// is packed by lifetime into the scratch arena, every section from offset 0. A tensor that outlives
+// its section lies in a slot of its class (stash arena). Tensors of phases that never meet overlay.
+// Path: cold.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/base/hash.h"
+#include "runtime/program/kernel_traits.h"
+#include "runtime/program/program.h"
+
+namespace plumb {
+
+// How an operand's address is made: base + offset, where base is an arena, a slot of a class chosen
+// by the schedule entry, or the io row of the entry's micro-batch.
+enum class Base : uint8_t { arena, slot, io_row };
+
+struct Placement {
+    Base base = Base::arena;
+    Arena arena = Arena::count;
+    SlotClass slot_class = SlotClass::none;
+    int64_t offset_bytes = 0;  // from that base
+};
+
+// Slots of one class: slot i starts at offset_bytes + i * slot_bytes of the stash arena.
+struct SlotPool {
+    int64_t offset_bytes = 0;
+    int64_t slot_bytes = 0;
+    int32_t slot_count = 0;
+};
+
+struct PhasePlan {
+    PhaseKind kind = PhaseKind::count;
+    // Bytes of each arena that this phase needs (an arena's size is the maximum over phases).
+    int64_t arena_bytes[kArenaCount] = {};
+    int64_t total_bytes = 0;
+    // Where live bytes are highest.
+    int64_t peak_live_bytes = 0;
+    SectionId peak_section = -1;
+    int32_t peak_op = -1;
+};
+
+// Memory that is not ours to place: libraries, stacks, code. Measured or estimated, and says so.
+struct OutsideRow {
+    const char* name;
+    int64_t bytes;
+    const char* source;
+};
+
+struct Plan {
+    std::vector<Placement> placement;  // per tensor
+    int64_t arena_bytes[kArenaCount] = {};
+    SlotPool pool[kSlotClassCount];
+    int64_t io_row_offset_bytes = 0;  // of row 0 in the io arena
+    int64_t io_row_bytes = 0;
+    int64_t red_zone_bytes = 0;  // between tensors (checked build), 0 otherwise
+    std::vector<PhasePlan> phases;
+    std::vector<OutsideRow> outside;
+    int64_t total_bytes = 0;  // sum of the arenas
+    int64_t outside_bytes = 0;
+    // No placement can need less: highest sum of live bytes with every tensor live only from its
+    // first write to its last read over the unrolled schedule; and the same under slot discipline
+    // (one layout per section, whole slots).
+    int64_t lower_bound_unrolled_bytes = 0;
+    int64_t lower_bound_slots_bytes = 0;
+    int peak_phase = -1;  // index into phases
+    Hash128 digest;       // XXH3-128 of placements, arenas, program and device record
+};
+
+struct PlanOptions {
+    int64_t red_zone_bytes = 0;
+};
+
+Plan make_plan(const Program& program, const DeviceRecord& device, const PlanOptions& options = {});
+
+// Address of a tensor as text, e.g. "scratch+4096", "slot[forward_backward]+0".
+std::string placement_text(const Plan& plan, TensorId id);
+
+}  // namespace plumb

@@ -1,0 +1,54 @@
+// A parameter is declared once, by the model: canonical layout-free name, global shape, how it
+// starts, whether it decays and trains, and the unit (usually one block) it belongs to. A unit's
+// parameters lie end to end in declaration order in one flat buffer: the granule of the optimizer,
+// of ZeRO slices and of gathers. Adjacent parameters can so be seen as one matrix (q, k, v).
+// Path: cold.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/program/op.h"
+
+namespace plumb {
+
+using ParamId = int32_t;
+using UnitId = int32_t;
+
+// Initial values: normal with this deviation, keyed by (seed, name, global element), or a constant
+// when deviation is 0.
+struct InitRule {
+    double deviation = 0.0;
+    double constant = 0.0;
+};
+
+struct Param {
+    std::string name;
+    Shape shape;
+    InitRule init;
+    bool decay = false;  // weight decay applies (matrices and embeddings, never 1-D)
+    bool trainable = true;
+    int32_t growable_dim = -1;  // the dim that may grow between checkpoint and run (vocabulary)
+    UnitId unit = -1;
+    int64_t unit_offset = 0;  // elements from the start of the unit
+    TensorId weight = kNoTensor;
+    TensorId grad = kNoTensor;
+    // One accumulator per further use of a tied parameter, in exact mode; folded once per step.
+    std::vector<TensorId> extra_grads;
+    TensorId moment1 = kNoTensor;
+    TensorId moment2 = kNoTensor;
+    int64_t elements() const { return shape.elements(); }
+};
+
+struct Unit {
+    std::string name;
+    int64_t elements = 0;
+    std::vector<ParamId> params;
+    TensorId weight = kNoTensor;
+    TensorId grad = kNoTensor;       // the step's sum
+    TensorId grad_part = kNoTensor;  // one micro-batch's gradient (exact reduction only)
+    TensorId moment1 = kNoTensor;
+    TensorId moment2 = kNoTensor;
+};
+
+}  // namespace plumb
