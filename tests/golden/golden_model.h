@@ -1,6 +1,6 @@
 // The golden generator: weights and tokens of the tiny models, bit for bit as
-// scripts/make_goldens.py makes them (its twin; the definition stands there). Every value is exact
-// in fp32. Path: cold.
+// scripts/make_goldens.py makes them (the definition stands there). Every value is exact in fp32.
+// Path: cold.
 #pragma once
 
 #include <string_view>
