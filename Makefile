@@ -13,9 +13,9 @@ build:  ## Build every program, test and benchmark into build/release (the defau
 help:  ## Print this list.
 	@echo "Plumb: train and run language models with every byte planned. Targets:"
 	@sed -n 's/^\([a-z-]*\):  ## /\1	/p' Makefile | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "Variables: TEXT=file.txt, DEMO_STEPS=n (demo); SMOKE=1 (perf); PREFIX=/usr/local (install)."
+	@echo "Settings: demo TEXT=file.txt DEMO_STEPS=n; perf SMOKE=1; install PREFIX=/usr/local."
 
-demo:  ## Install, build, plan, train a small GPT for two minutes and let it write; TEXT=file.txt trains on yours.
+demo:  ## Install, build, train a small GPT for two minutes and let it write.
 	@scripts/demo.sh
 
 test:  ## Build and run every test, from nothing.

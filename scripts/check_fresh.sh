@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves that the package list is complete: installs a bare Debian 12 into a temporary folder, clones
-# the committed state into it, and runs install_deps.sh, `make` and `make test` there.
+# Proves that the package list is complete: installs a bare Debian 12 into a temporary folder,
+# clones the committed state into it, and runs install_deps.sh, `make` and `make test` there.
 # Usage (as root): check_fresh.sh [COMMAND]   (default "make && make test", run in the clone)
 # The package mirror and proxy are those of this machine's apt. Needs debootstrap and 4 GB of disk.
 set -euo pipefail
@@ -23,8 +23,8 @@ folder=$(mktemp -d)
 trap 'rm -rf --one-file-system "$folder"' EXIT
 root=$folder/root
 echo "== debootstrap $suite into $root"
-debootstrap --variant=minbase --include=make,ca-certificates $suite "$root" "$mirror" > "$folder/log" ||
-    { tail -n 20 "$folder/log" >&2; exit 1; }
+debootstrap --variant=minbase --include=make,ca-certificates $suite "$root" "$mirror" \
+    > "$folder/log" || { tail -n 20 "$folder/log" >&2; exit 1; }
 git clone -q --no-hardlinks . "$root/plumb"
 apt-config dump | grep -E '^Acquire::' > "$root/etc/apt/apt.conf.d/99host" || true
 cp /etc/resolv.conf /etc/hosts "$root/etc/"

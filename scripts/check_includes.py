@@ -41,10 +41,12 @@ ROOMS = {
     "tests": LIBRARY + ["trainer", "infer", "perf"],
     "perf": LIBRARY + ["trainer", "infer", "tests"],
 }
-# tests and perf share case tables and nothing includes them, so they are one room to the circle test.
+# tests and perf share case tables and nothing else includes them: one room to the circle test.
 LEAVES = {"tests", "perf"}
-BASE_FILES = {"types", "error", "check", "view", "dtype", "checked", "random", "digest", "hash", "log"}
-BANNED = {"util", "utils", "misc", "common", "helper", "helpers", "manager", "managers", "new", "v2"}
+BASE_FILES = {"types", "error", "check", "view", "dtype", "checked", "random", "digest", "hash",
+              "log"}
+BANNED = {"util", "utils", "misc", "common", "helper", "helpers", "manager", "managers", "new",
+          "v2"}
 HOT_ROOMS = {BASE, PROGRAM, KERNELS, EXEC}
 BANNED_IN_HOT = {
     "vector", "string", "map", "set", "unordered_map", "unordered_set", "deque", "list", "memory",
@@ -207,7 +209,8 @@ def self_test():
     }
     # What is added to or replaced in the sound files -> a part of the one complaint expected.
     broken = [
-        ({"runtime/base/error.h": head + '#include "runtime/program/op.h"\n'}, "runtime/base may not"),
+        ({"runtime/base/error.h": head + '#include "runtime/program/op.h"\n'},
+         "runtime/base may not"),
         ({"runtime/exec/a.cpp": '#include "runtime/config/b.h"\n', "runtime/config/b.h": head},
          "runtime/exec may not include runtime/config/b.h"),
         ({"runtime/plan/a.cpp": '#include "kernels/kernels.h"\n'}, "runtime/plan may not"),
@@ -251,7 +254,8 @@ def main():
     if sys.argv[1:] == ["--self-test"]:
         return self_test()
     if sys.argv[1:]:
-        print(f"error: unknown arguments {sys.argv[1:]}; only --self-test is known", file=sys.stderr)
+        print(f"error: unknown arguments {sys.argv[1:]}; only --self-test is known",
+              file=sys.stderr)
         return 2
     files = project_files(Path(__file__).resolve().parent.parent)
     errors = check(files)

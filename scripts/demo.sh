@@ -22,7 +22,8 @@ temperature=0.8
 fail() { echo "error: $1" >&2; exit 2; }
 say() { printf '\n== %s\n' "$1"; }
 
-[[ $steps =~ ^[1-9][0-9]{0,8}$ ]] || fail "DEMO_STEPS is '$steps'; it must be a whole number, 1 or more"
+[[ $steps =~ ^[1-9][0-9]{0,8}$ ]] ||
+    fail "DEMO_STEPS is '$steps'; it must be a whole number, 1 or more"
 text=${TEXT:-}
 if [[ -n $text ]]; then
     [[ -f $text && -r $text ]] || fail "TEXT names '$text', which is not a file that can be read"
@@ -59,13 +60,17 @@ echo "The programs are in $bin"
 
 say "Text"
 if [[ -n $text ]]; then
-    # The text's own first words are the prompt.
-    prompt=$(head -c 2000 -- "$text" | tr -d '\0' | awk 'NF { print; exit }' | cut -c1-60)
+    # The prompt is the text's own first words, without a last one that was cut.
+    prompt=$(head -c 2000 -- "$text" | tr -d '\0' | awk 'NF { print substr($0, 1, 60); exit }' |
+        sed 's/^[[:space:]]*//; s/\(.\{40,\}\)[[:space:]].*/\1/' |
+        iconv -c -f utf-8 -t utf-8 || true)
+    prompt=${prompt:-The}
 else
     # The last path component before the search list ends is the library's version: .../c++/12.
     headers=$("${CXX:-g++}" -E -x c++ - -v < /dev/null 2>&1 > /dev/null |
         sed -n 's|^ \(/.*/c++/[^/]*\)$|\1|p' | head -n 1)
-    [[ -d $headers ]] || fail "no C++ headers found by ${CXX:-g++}; give a text: make demo TEXT=file.txt"
+    [[ -d $headers ]] ||
+        fail "no C++ headers found by ${CXX:-g++}; give a text: make demo TEXT=file.txt"
     text=demo/text.txt
     find "$headers" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat -- > "$text"
     prompt="template <typename"
@@ -146,7 +151,8 @@ cat <<TEXT
 
 Next, from this folder:
   train twice as long    $bin/plumb-train demo/run.toml --train.steps=$((steps * 2))
-  let it write           $(printf '%q ' "${generate[@]:0:4}")--prompt "..." --max-new-tokens $new_token_count
+  let it write           $bin/plumb-infer generate --checkpoint demo/run --prompt "..." \\
+                             --max-new-tokens $new_token_count
   look at the checkpoint $bin/plumb-ckpt inspect demo/run
   plan a larger model    $bin/plumb-plan gpt2-124m
   train on your text     make demo TEXT=file.txt   (this run is then moved to demo/run.N)
