@@ -8,11 +8,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The model and the run: all the numbers of the demo. Two minutes on two cores.
-steps=${DEMO_STEPS:-400}
+steps=${DEMO_STEPS:-200}
 hidden_size=192
 layer_count=4
 head_count=6
-sequence_length=256
+sequence_length=384  # the longest prompt (60) and new_token_count (300) must fit
 micro_batch=4
 global_batch=8
 lr=2e-3
@@ -61,7 +61,8 @@ echo "The programs are in $bin"
 say "Text"
 if [[ -n $text ]]; then
     # The prompt is the text's own first words, without a last one that was cut.
-    prompt=$(head -c 2000 -- "$text" | tr -d '\0' | awk 'NF { print substr($0, 1, 60); exit }' |
+    prompt=$(head -c 2000 -- "$text" | tr -d '\0' |
+        LC_ALL=C awk 'NF { print substr($0, 1, 60); exit }' |
         sed 's/^[[:space:]]*//; s/\(.\{40,\}\)[[:space:]].*/\1/' |
         iconv -c -f utf-8 -t utf-8 || true)
     prompt=${prompt:-The}
@@ -88,7 +89,7 @@ if [[ -e demo/run ]]; then
     echo "demo/run of an earlier demo was moved to demo/run.$n (delete it when you like)"
 fi
 cat > demo/run.toml <<TOML
-# Written by scripts/demo.sh. Paths are relative to the folder where the program is started.
+# Written by scripts/demo.sh. Paths start at the folder where the program is started.
 [model]
 model_type = "gpt2"
 vocab_size = 256             # a token is a byte

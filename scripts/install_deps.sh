@@ -19,7 +19,7 @@ present() {
     case "$1" in
         g++ | make | clang-format | clang-tidy | python3 | git)
             command -v "$1" > /dev/null && return ;;
-        cmake) cmake_is_enough && return ;;
+        cmake) cmake_is_enough; return ;;
         ninja-build) command -v ninja > /dev/null && return ;;
         clang) command -v clang++ > /dev/null && return ;;
     esac
@@ -62,6 +62,6 @@ echo "Installing by apt: ${missing[*]}"
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get -q install -y --no-install-recommends "${missing[@]}"
 if ! cmake_is_enough; then
-    echo "error: CMake is $(cmake_version), and 3.25 or later is needed" >&2
+    echo "error: CMake is $(cmake_version) after the installation; 3.25 or later is needed" >&2
     exit 2
 fi
