@@ -20,12 +20,6 @@ struct OperandRow {
     Dtype dtype;
 };
 
-// Floating-point operations and bytes that the op must move at least once.
-struct Cost {
-    double flops = 0;
-    double bytes = 0;
-};
-
 class Gradient;  // autodiff.h
 
 struct OpRow {
@@ -36,12 +30,19 @@ struct OpRow {
     // Checks the shapes of all present operands against each other; throws Error naming the op and
     // both numbers. shape[i].rank == 0 when operand i is absent.
     void (*check_shapes)(const Op& op, const Shape* shape);
-    // Matrix-multiply flops and least bytes (every operand once per access).
-    Cost (*cost)(const Op& op, const Shape* shape);
+    // Floating-point operations of its matrix products; nullptr for none.
+    double (*flops)(const Op& op, const Shape* shape);
     // Records the gradient ops of `op`; nullptr when the op has no gradient.
     void (*gradient)(Gradient& gradient, const Op& op);
+    // The op belongs to the backward section of a training program, where its gradient op does its
+    // work as well (the loss: logits are made once).
+    bool deferred;
 };
 
 const OpRow& op_row(OpKind kind);
+
+// Least bytes an op moves: every present operand once, twice when updated.
+double op_bytes(const Op& op, const Shape* shape);
+double op_flops(const Op& op, const Shape* shape);
 
 }  // namespace plumb

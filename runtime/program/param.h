@@ -22,6 +22,11 @@ struct InitRule {
     double constant = 0.0;
 };
 
+struct GradUse {
+    TensorId grad = kNoTensor;
+    TensorId part = kNoTensor;
+};
+
 struct Param {
     std::string name;
     Shape shape;
@@ -33,8 +38,9 @@ struct Param {
     int64_t unit_offset = 0;  // elements from the start of the unit
     TensorId weight = kNoTensor;
     TensorId grad = kNoTensor;
-    // One accumulator per further use of a tied parameter, in exact mode; folded once per step.
-    std::vector<TensorId> extra_grads;
+    // A tied parameter keeps one accumulator per further use in exact mode (a full tensor, with
+    // its own micro-batch part), folded into `grad` once per step in order of use.
+    std::vector<GradUse> further_uses;
     TensorId moment1 = kNoTensor;
     TensorId moment2 = kNoTensor;
     int64_t elements() const { return shape.elements(); }

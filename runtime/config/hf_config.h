@@ -1,0 +1,19 @@
+// Reads a Hugging Face config.json of model_type "gpt2" or "llama". Keys that only describe
+// training elsewhere or file formats are ignored, dropout among them; keys that would change the
+// forward computation (another activation, scaled RoPE, a sliding window, experts) are errors that
+// name the key, unless they hold their neutral value. Path: cold.
+#pragma once
+
+#include <string>
+
+#include "runtime/config/model_spec.h"
+
+namespace plumb {
+
+// `name` stands in errors. Throws Error (bad_input). The result is complete.
+ModelSpec parse_hf_config(const std::string& text, const std::string& name);
+
+// Throws Error: io when the file cannot be read.
+ModelSpec load_hf_config(const std::string& path);
+
+}  // namespace plumb

@@ -1,0 +1,380 @@
+#include "runtime/program/builder.h"
+
+#include <algorithm>
+
+#include "runtime/base/check.h"
+#include "runtime/base/checked.h"
+#include "runtime/program/op_table.h"
+
+namespace plumb {
+
+namespace {
+
+int64_t shape_bytes(const Shape& shape, Dtype dtype, const std::string& name) {
+    int64_t elements = 1;
+    for (int i = 0; i < shape.rank; ++i)
+        elements = checked_mul(elements, shape.dim[i], name.c_str());
+    return checked_mul(elements, dtype_bytes(dtype), name.c_str());
+}
+
+}  // namespace
+
+void Builder::begin_unit(std::string name) {
+    Unit unit;
+    unit.name = std::move(name);
+    program_.units.push_back(std::move(unit));
+}
+
+ParamId Builder::declare(Param param, int uses) {
+    CHECK(!program_.units.empty());
+    Unit& unit = program_.units.back();
+    CHECK_NOTE(unit.weight == kNoTensor, "parameters are declared before allocate_units");
+    const auto id = static_cast<ParamId>(program_.params.size());
+    param.unit = static_cast<UnitId>(program_.units.size()) - 1;
+    param.unit_offset = unit.elements;
+    param.further_uses.resize(static_cast<size_t>(uses - 1));
+    const int64_t elements =
+        shape_bytes(param.shape, Dtype::f32, param.name) / dtype_bytes(Dtype::f32);
+    unit.elements = checked_add(unit.elements, elements, unit.name.c_str());
+    unit.params.push_back(id);
+    program_.params.push_back(std::move(param));
+    return id;
+}
+
+void Builder::allocate_units(const StateNeeds& needs) {
+    needs_ = needs;
+    for (size_t u = 0; u < program_.units.size(); ++u) {
+        const Shape flat = make_shape(program_.units[u].elements);
+        const std::string name = program_.units[u].name;
+        const auto add = [&](const char* what, Role role) {
+            return tensor(name + what, Dtype::f32, flat, role);
+        };
+        Unit made = program_.units[u];
+        made.weight = add(".weights", Role::weight);
+        const bool trains = std::any_of(made.params.begin(), made.params.end(), [&](ParamId id) {
+            return program_.params[static_cast<size_t>(id)].trainable;
+        });
+        if (needs.training && trains) {
+            made.grad = add(".grads", Role::grad);
+            if (needs.gradient_parts) made.grad_part = add(".grad_parts", Role::grad);
+            made.moment1 = add(".moment1", Role::moment);
+            made.moment2 = add(".moment2", Role::moment);
+        }
+        program_.units[u] = made;
+    }
+    for (Param& param : program_.params) {
+        const Unit& unit = program_.units[static_cast<size_t>(param.unit)];
+        const int64_t offset = param.unit_offset * dtype_bytes(Dtype::f32);
+        param.weight = view(param.name, unit.weight, param.shape, offset);
+        if (unit.grad == kNoTensor) continue;
+        param.grad = view(param.name + ".grad", unit.grad, param.shape, offset);
+        param.moment1 = view(param.name + ".moment1", unit.moment1, param.shape, offset);
+        param.moment2 = view(param.name + ".moment2", unit.moment2, param.shape, offset);
+        for (size_t use = 0; needs.gradient_parts && use < param.further_uses.size(); ++use) {
+            const std::string suffix = ".use" + std::to_string(use + 1);
+            param.further_uses[use].grad =
+                tensor(param.name + ".grad" + suffix, Dtype::f32, param.shape, Role::grad);
+            param.further_uses[use].part =
+                tensor(param.name + ".grad_part" + suffix, Dtype::f32, param.shape, Role::grad);
+        }
+    }
+}
+
+TensorId Builder::weight(ParamId id, int use) {
+    const Param& param = program_.params[static_cast<size_t>(id)];
+    CHECK(use >= 0 && static_cast<size_t>(use) <= param.further_uses.size());
+    const Unit& unit = program_.units[static_cast<size_t>(param.unit)];
+    const TensorId made =
+        view(param.name, unit.weight, param.shape, param.unit_offset * dtype_bytes(Dtype::f32));
+    TensorId grad = kNoTensor;
+    if (unit.grad != kNoTensor && param.trainable) {
+        const bool parts = needs_.gradient_parts;
+        if (use > 0 && parts) {
+            grad = param.further_uses[static_cast<size_t>(use) - 1].part;
+        } else {
+            grad = view(param.name + (parts ? ".grad_part" : ".grad"),
+                        parts ? unit.grad_part : unit.grad, param.shape,
+                        param.unit_offset * dtype_bytes(Dtype::f32));
+        }
+    }
+    grad_view_.resize(program_.tensors.size(), kNoTensor);
+    grad_view_[static_cast<size_t>(made)] = grad;
+    return made;
+}
+
+TensorId Builder::weight(std::initializer_list<ParamId> ids) {
+    const Param first = program_.params[static_cast<size_t>(*ids.begin())];
+    const Unit unit = program_.units[static_cast<size_t>(first.unit)];
+    Shape shape = first.shape;
+    const std::string name = first.name + "+" + std::to_string(ids.size() - 1);
+    int64_t next = first.unit_offset;
+    shape.dim[0] = 0;
+    for (const ParamId id : ids) {
+        const Param& param = program_.params[static_cast<size_t>(id)];
+        CHECK_NOTE(param.unit == first.unit && param.unit_offset == next, "not adjacent");
+        CHECK(param.shape.rank == shape.rank && param.trainable == first.trainable);
+        for (int i = 1; i < shape.rank; ++i) CHECK(param.shape.dim[i] == shape.dim[i]);
+        shape.dim[0] += param.shape.dim[0];
+        next += param.elements();
+    }
+    const int64_t offset = first.unit_offset * dtype_bytes(Dtype::f32);
+    const TensorId made = view(name, unit.weight, shape, offset);
+    TensorId grad = kNoTensor;
+    if (unit.grad != kNoTensor && first.trainable) {
+        const bool parts = needs_.gradient_parts;
+        grad = view(name + (parts ? ".grad_part" : ".grad"), parts ? unit.grad_part : unit.grad,
+                    shape, offset);
+    }
+    grad_view_.resize(program_.tensors.size(), kNoTensor);
+    grad_view_[static_cast<size_t>(made)] = grad;
+    return made;
+}
+
+TensorId Builder::weight_grad(TensorId weight) {
+    if (weight == kNoTensor || static_cast<size_t>(weight) >= grad_view_.size()) return kNoTensor;
+    return grad_view_[static_cast<size_t>(weight)];
+}
+
+TensorId Builder::tensor(std::string name, Dtype dtype, const Shape& shape, Role role) {
+    Tensor made;
+    made.size_bytes = shape_bytes(shape, dtype, name);
+    made.name = std::move(name);
+    made.shape = shape;
+    made.dtype = dtype;
+    made.role = role;
+    if (role == Role::activation || role == Role::saved || role == Role::scratch ||
+        role == Role::staging) {
+        CHECK_NOTE(section_ >= 0, "a tensor of a section is made inside it");
+        made.section = section_;
+    }
+    program_.tensors.push_back(std::move(made));
+    return static_cast<TensorId>(program_.tensors.size()) - 1;
+}
+
+TensorId Builder::view(std::string name, TensorId of, const Shape& shape, int64_t offset_bytes) {
+    const TensorId root = program_.root(of);
+    Tensor made = at(root);
+    made.alias_offset_bytes = program_.root_offset_bytes(of) + offset_bytes;
+    made.alias_of = root;
+    made.name = std::move(name);
+    made.shape = shape;
+    made.size_bytes = shape_bytes(shape, made.dtype, made.name);
+    CHECK(made.alias_offset_bytes + made.size_bytes <= at(root).size_bytes);
+    program_.tensors.push_back(std::move(made));
+    return static_cast<TensorId>(program_.tensors.size()) - 1;
+}
+
+SectionId Builder::begin_section(SectionKind kind, std::string name, int32_t chunk) {
+    CHECK(section_ < 0);
+    Section section;
+    section.name = std::move(name);
+    section.kind = kind;
+    section.chunk = chunk;
+    section.first_op = static_cast<int32_t>(program_.ops.size());
+    program_.sections.push_back(std::move(section));
+    section_ = static_cast<SectionId>(program_.sections.size()) - 1;
+    if (kind == SectionKind::forward) tape_.clear();
+    return section_;
+}
+
+void Builder::end_section() {
+    CHECK(section_ >= 0 && segment_ < 0);
+    Section& section = program_.sections[static_cast<size_t>(section_)];
+    section.op_count = static_cast<int32_t>(program_.ops.size()) - section.first_op;
+    section_ = -1;
+    scope_.clear();
+}
+
+void Builder::recompute_begin() {
+    CHECK(segment_ < 0);
+    segment_ = segment_count_++;
+}
+
+void Builder::recompute_end() {
+    CHECK(segment_ >= 0);
+    segment_ = -1;
+}
+
+std::vector<TapeEntry> Builder::take_tape() {
+    return std::move(tape_);
+}
+
+void Builder::record(OpKind kind, const Attrs& attrs, std::span<const TensorId> operands) {
+    CHECK_NOTE(section_ >= 0, "ops are recorded inside a section");
+    const OpRow& row = op_row(kind);
+    CHECK(static_cast<int>(operands.size()) == row.operand_count);
+    Op op;
+    op.kind = kind;
+    op.attrs = attrs;
+    op.operand_count = static_cast<int16_t>(row.operand_count);
+    op.lane = kind == OpKind::checkpoint_write || kind == OpKind::checkpoint_read ? Lane::host
+                                                                                  : Lane::compute;
+    std::copy(operands.begin(), operands.end(), op.operand);
+    for (int i = 0; i < row.operand_count; ++i) {
+        if (op.operand[i] == kNoTensor) {
+            CHECK_NOTE(row.operand[i].optional, row.name);
+            continue;
+        }
+        CHECK_NOTE(at(op.operand[i]).dtype == row.operand[i].dtype, row.name);
+    }
+    Shape shape[kMaxOperands];
+    operand_shapes(program_, op, shape);
+    row.check_shapes(op, shape);
+    const bool forward =
+        program_.sections[static_cast<size_t>(section_)].kind == SectionKind::forward;
+    if (forward) tape_.push_back({op, segment_});
+    if (!(forward && row.deferred)) append(op);
+}
+
+void Builder::append(const Op& recorded) {
+    Op op = recorded;
+    Shape shape[kMaxOperands];
+    operand_shapes(program_, op, shape);
+    const int64_t bytes = traits_.scratch_bytes(op, shape, device_);
+    op.scratch = kNoTensor;
+    if (bytes > 0)
+        op.scratch = tensor(std::string(op_row(op.kind).name) + ".scratch", Dtype::u8,
+                            make_shape(bytes), Role::scratch);
+    program_.ops.push_back(op);
+}
+
+TensorId Builder::make_activation(const char* what, const Shape& shape, Dtype dtype) {
+    return tensor(scope_.empty() ? what : scope_ + "." + what, dtype, shape, Role::activation);
+}
+
+TensorId Builder::embed(TensorId wte, TensorId wpe, TensorId tokens, TensorId positions) {
+    const Shape& token_shape = shape(tokens);
+    const TensorId x = make_activation(
+        "embed", make_shape(token_shape.dim[0], token_shape.dim[1], shape(wte).dim[1]));
+    record(OpKind::embed, {}, {x, wte, wpe, tokens, wpe == kNoTensor ? kNoTensor : positions});
+    return x;
+}
+
+TensorId Builder::norm(NormKind kind, double eps, TensorId x, TensorId gamma, TensorId beta) {
+    const Shape x_shape = shape(x);
+    Shape stats_shape = x_shape;
+    stats_shape.dim[x_shape.rank - 1] = 2;
+    const TensorId y = make_activation("norm", x_shape);
+    const TensorId stats = make_activation("norm_stats", stats_shape);
+    Attrs attrs;
+    attrs.norm = {eps, kind, 0};
+    record(OpKind::norm, attrs, {y, stats, x, gamma, beta});
+    return y;
+}
+
+TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residual,
+                         Activation activation) {
+    Shape y_shape = shape(x);
+    y_shape.dim[y_shape.rank - 1] = shape(w).dim[0];
+    const TensorId y = make_activation("matmul", y_shape);
+    const TensorId pre =
+        activation == Activation::none ? kNoTensor : make_activation("pre_activation", y_shape);
+    Attrs attrs;
+    attrs.matmul = {activation, 0};
+    record(OpKind::matmul, attrs, {y, pre, x, w, bias, residual});
+    return y;
+}
+
+TensorId Builder::swiglu(TensorId gate_up) {
+    Shape h_shape = shape(gate_up);
+    h_shape.dim[h_shape.rank - 1] /= 2;
+    const TensorId h = make_activation("swiglu", h_shape);
+    record(OpKind::swiglu, {}, {h, gate_up});
+    return h;
+}
+
+void Builder::rope(TensorId qkv, TensorId positions, const AttentionAttrs& attention) {
+    Attrs attrs;
+    attrs.attention = attention;
+    record(OpKind::rope, attrs, {qkv, positions});
+}
+
+TensorId Builder::attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attention) {
+    const Shape s = shape(qkv);
+    const int64_t width = int64_t{attention.heads} * attention.head_size;
+    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width));
+    const TensorId lse =
+        make_activation("attention_lse", make_shape(s.dim[0], attention.heads, s.dim[1]));
+    Attrs attrs;
+    attrs.attention = attention;
+    record(OpKind::attention, attrs, {o, lse, qkv, segment_start});
+    return o;
+}
+
+TensorId Builder::attention_cached(TensorId qkv, TensorId k_cache, TensorId v_cache,
+                                   TensorId positions, const AttentionAttrs& attention) {
+    const Shape s = shape(qkv);
+    const int64_t width = int64_t{attention.heads} * attention.head_size;
+    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width));
+    Attrs attrs;
+    attrs.attention = attention;
+    record(OpKind::attention_cached, attrs, {o, k_cache, v_cache, qkv, positions});
+    return o;
+}
+
+void Builder::head_loss(TensorId loss, TensorId x, TensorId w, TensorId targets,
+                        TensorId loss_weights, int64_t chunk) {
+    Attrs attrs;
+    attrs.loss = {chunk};
+    record(OpKind::head_loss, attrs, {loss, x, w, targets, loss_weights});
+}
+
+TensorId Builder::select_rows(TensorId x, TensorId rows) {
+    const Shape s = shape(x);
+    const TensorId y = make_activation("last", make_shape(s.dim[0], s.dim[2]));
+    record(OpKind::select_rows, {}, {y, x, rows});
+    return y;
+}
+
+// An optional output is kept only when some op reads or updates it afterwards.
+void Builder::drop_unread_outputs() {
+    std::vector<char> read(program_.tensors.size(), 0);
+    for (const Op& op : program_.ops) {
+        const OpRow& row = op_row(op.kind);
+        for (int i = 0; i < row.operand_count; ++i)
+            if (op.operand[i] != kNoTensor && row.operand[i].access != Access::write)
+                read[static_cast<size_t>(program_.root(op.operand[i]))] = 1;
+    }
+    for (Op& op : program_.ops) {
+        const OpRow& row = op_row(op.kind);
+        for (int i = 0; i < row.operand_count; ++i) {
+            const bool optional_output =
+                row.operand[i].optional && row.operand[i].access == Access::write;
+            if (optional_output && op.operand[i] != kNoTensor &&
+                !read[static_cast<size_t>(program_.root(op.operand[i]))])
+                op.operand[i] = kNoTensor;
+        }
+    }
+}
+
+void Builder::mark_saved() {
+    for (size_t s = 0; s < program_.sections.size(); ++s) {
+        const Section& section = program_.sections[s];
+        for (int32_t i = section.first_op; i < section.first_op + section.op_count; ++i) {
+            const Op& op = program_.ops[static_cast<size_t>(i)];
+            for (int k = 0; k < op.operand_count; ++k) {
+                if (op.operand[k] == kNoTensor) continue;
+                Tensor& root = program_.tensors[static_cast<size_t>(program_.root(op.operand[k]))];
+                if (root.section < 0 || root.section == static_cast<SectionId>(s)) continue;
+                CHECK_NOTE(section.kind == SectionKind::backward, root.name.c_str());
+                root.role = Role::saved;
+                root.slot_class = SlotClass::forward_backward;
+            }
+        }
+    }
+    for (Tensor& tensor : program_.tensors) {
+        if (tensor.alias_of == kNoTensor) continue;
+        const Tensor& root = program_.tensors[static_cast<size_t>(tensor.alias_of)];
+        tensor.role = root.role;
+        tensor.slot_class = root.slot_class;
+    }
+}
+
+Program Builder::finish() {
+    CHECK(section_ < 0);
+    drop_unread_outputs();
+    mark_saved();
+    return std::move(program_);
+}
+
+}  // namespace plumb
