@@ -1,0 +1,15 @@
+// The rows of a plan for memory that no arena holds: code and libraries, stacks, the C library's
+// heap. Constants measured on one machine or estimated, and each row says which; they enter no
+// digest.
+// Path: cold.
+#pragma once
+
+#include <vector>
+
+#include "runtime/plan/plan.h"
+
+namespace plumb {
+
+std::vector<OutsideRow> outside_rows(const DeviceRecord& device);
+
+}  // namespace plumb

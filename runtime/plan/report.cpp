@@ -1,0 +1,218 @@
+#include "runtime/plan/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/check.h"
+#include "runtime/base/checked.h"
+#include "runtime/program/op_table.h"
+
+namespace plumb {
+
+namespace {
+
+constexpr int kColumns = 80;
+
+int64_t needed_bytes(const Plan& plan) {
+    return checked_add(plan.total_bytes, plan.outside_bytes, "total with outside");
+}
+
+int64_t parameters_of(const Program& program) {
+    int64_t count = 0;
+    for (const Param& param : program.params)
+        count = checked_add(count, param.elements(), "parameters");
+    return count;
+}
+
+// Whether and how often memory is used twice is seen from the gap: plan / bound - 1.
+std::string gap_text(int64_t plan_bytes, int64_t bound_bytes) {
+    if (bound_bytes == 0) return "";
+    const double gap =
+        100.0 * static_cast<double>(plan_bytes - bound_bytes) / static_cast<double>(bound_bytes);
+    return plan_bytes == bound_bytes ? "the plan is at it"
+                                     : fmt::format("plan is {:.2f}% above", gap);
+}
+
+std::string rule() {
+    return std::string(kColumns, '-') + "\n";
+}
+
+std::string byte_row(const std::string& name, int64_t bytes, const std::string& note) {
+    std::string line = fmt::format("  {:<28}{:>10} {:>21}   {}", name, human_bytes(bytes),
+                                   grouped_digits(bytes), note);
+    line.erase(line.find_last_not_of(' ') + 1);
+    return line + "\n";
+}
+
+// A bar of at most ten marks; anything above nothing shows.
+std::string share_text(int64_t bytes, int64_t total) {
+    const double share = static_cast<double>(bytes) / static_cast<double>(total);
+    const auto marks = static_cast<size_t>(std::lround(share * 9.0));
+    return fmt::format("{:>4.0f}% {}", share * 100.0, std::string(marks, '#'));
+}
+
+struct PeakNames {
+    std::string phase, section, op;
+};
+
+PeakNames peak_names(const Program& program, const PhasePlan& phase) {
+    PeakNames names;
+    names.phase = phase_name(phase.kind);
+    if (phase.peak_op < 0) return names;
+    names.section = program.sections[static_cast<size_t>(phase.peak_section)].name;
+    names.op = op_row(program.ops[static_cast<size_t>(phase.peak_op)].kind).name;
+    return names;
+}
+
+std::string title(const Program& program, const Plan& plan, const ReportSubject& subject) {
+    const DeviceRecord& device = subject.device;
+    return fmt::format("{}   {} parameters   {}\n{}\n{} ({}), {} thread{}   plan {}\n",
+                       subject.model, grouped_digits(parameters_of(program)), subject.layout,
+                       subject.workload, device.name, isa_name(device.isa), device.threads,
+                       device.threads == 1 ? "" : "s", to_hex(plan.digest));
+}
+
+std::string arena_table(const Plan& plan) {
+    std::string text;
+    for (int a = 0; a < kArenaCount; ++a) {
+        const int64_t bytes = plan.arena_bytes[a];
+        if (bytes > 0)
+            text += byte_row(arena_name(static_cast<Arena>(a)), bytes,
+                             share_text(bytes, plan.total_bytes));
+    }
+    return text + byte_row("total", plan.total_bytes, "");
+}
+
+std::string outside_table(const Plan& plan) {
+    std::string text;
+    for (const OutsideRow& row : plan.outside) text += byte_row(row.name, row.bytes, row.source);
+    return text + byte_row("total with outside", needed_bytes(plan), "");
+}
+
+std::string phase_table(const Program& program, const Plan& plan) {
+    std::string text = fmt::format("  {:<14}{:>12}{:>12}   {}\n", "phase", "needs", "live peak",
+                                   "where the peak is");
+    for (size_t p = 0; p < plan.phases.size(); ++p) {
+        const PhasePlan& phase = plan.phases[p];
+        const PeakNames names = peak_names(program, phase);
+        std::string where = names.op.empty() ? ""
+                                             : fmt::format("{}: {} (op {})", names.section,
+                                                           names.op, phase.peak_op);
+        text += fmt::format(
+            "{} {:<14}{:>12}{:>12}   {}\n", static_cast<int>(p) == plan.peak_phase ? "*" : " ",
+            names.phase, human_bytes(phase.total_bytes), human_bytes(phase.peak_live_bytes), where);
+    }
+    return text;
+}
+
+std::string verdict(const Program& program, const Plan& plan, const ReportSubject& subject) {
+    const int64_t needed = needed_bytes(plan);
+    std::string text;
+    if (const int64_t parameters = parameters_of(program); parameters > 0)
+        text += fmt::format("  {:.2f} bytes per parameter\n",
+                            static_cast<double>(needed) / static_cast<double>(parameters));
+    const int64_t memory = subject.memory_bytes;
+    if (memory == 0)
+        text += "  no memory size stated: --memory SIZE says whether it fits\n";
+    else if (needed <= memory)
+        text += fmt::format("  fits in {}: yes, {} to spare\n", human_bytes(memory),
+                            human_bytes(memory - needed));
+    else
+        text += fmt::format("  does not fit: needs {}, has {}, short by {}\n", human_bytes(needed),
+                            human_bytes(memory), human_bytes(needed - memory));
+    return text;
+}
+
+}  // namespace
+
+std::string human_bytes(int64_t bytes) {
+    if (bytes < 0) return "-" + human_bytes(-bytes);
+    if (bytes < kKiB) return fmt::format("{} B", bytes);
+    static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double value = static_cast<double>(bytes) / 1024.0;
+    size_t unit = 0;
+    // 1023.95 would print as 1024.0: go up before that.
+    while (value >= 1023.95 && unit + 1 < std::size(kUnits)) {
+        value /= 1024.0;
+        ++unit;
+    }
+    return fmt::format("{:.1f} {}", value, kUnits[unit]);
+}
+
+std::string grouped_digits(int64_t number) {
+    std::string digits = fmt::format("{}", number);
+    const size_t sign = number < 0 ? 1 : 0;
+    for (size_t at = digits.size(); at > sign + 3;) digits.insert(at -= 3, ",");
+    return digits;
+}
+
+bool fits(const Plan& plan, const ReportSubject& subject) {
+    return subject.memory_bytes == 0 || needed_bytes(plan) <= subject.memory_bytes;
+}
+
+std::string report_text(const Program& program, const Plan& plan, const ReportSubject& subject) {
+    std::string text = title(program, plan, subject) + rule() + arena_table(plan) + rule();
+    text += outside_table(plan) + rule();
+    text += byte_row("least, slots and sections", plan.lower_bound_slots_bytes,
+                     gap_text(plan.total_bytes, plan.lower_bound_slots_bytes));
+    text += byte_row("least, unrolled schedule", plan.lower_bound_unrolled_bytes,
+                     gap_text(plan.total_bytes, plan.lower_bound_unrolled_bytes));
+    text += rule() + phase_table(program, plan) + rule();
+    return text + verdict(program, plan, subject);
+}
+
+std::string report_json(const Program& program, const Plan& plan, const ReportSubject& subject) {
+    using Json = nlohmann::ordered_json;
+    const auto arenas = [](const int64_t(&bytes)[kArenaCount]) {
+        Json object = Json::object();
+        for (int a = 0; a < kArenaCount; ++a) object[arena_name(static_cast<Arena>(a))] = bytes[a];
+        return object;
+    };
+    const auto peak = [&](const PhasePlan& phase) {
+        const PeakNames names = peak_names(program, phase);
+        return Json{{"phase", names.phase},
+                    {"section", names.section},
+                    {"op", names.op},
+                    {"op_index", phase.peak_op},
+                    {"live_bytes", phase.peak_live_bytes}};
+    };
+    Json phases = Json::array();
+    for (const PhasePlan& phase : plan.phases)
+        phases.push_back({{"phase", phase_name(phase.kind)},
+                          {"arenas", arenas(phase.arena_bytes)},
+                          {"total_bytes", phase.total_bytes},
+                          {"peak", peak(phase)}});
+    Json outside = Json::array();
+    for (const OutsideRow& row : plan.outside)
+        outside.push_back({{"name", row.name}, {"bytes", row.bytes}, {"source", row.source}});
+    Json rank = {
+        {"ranks", "0"},
+        {"arenas", arenas(plan.arena_bytes)},
+        {"total_bytes", plan.total_bytes},
+        {"lower_bound_bytes", plan.lower_bound_slots_bytes},
+        {"lower_bound_unrolled_bytes", plan.lower_bound_unrolled_bytes},
+        {"outside_bytes", plan.outside_bytes},
+        {"outside", outside},
+        {"peak", plan.peak_phase < 0 ? Json(nullptr)
+                                     : peak(plan.phases[static_cast<size_t>(plan.peak_phase)])},
+        {"phases", phases},
+    };
+    const DeviceRecord& device = subject.device;
+    Json json = {
+        {"schema", 1},
+        {"digest", to_hex(plan.digest)},
+        {"fits", fits(plan, subject)},
+        {"memory", subject.memory_bytes == 0 ? Json(nullptr) : Json(subject.memory_bytes)},
+        {"model", subject.model},
+        {"parameters", parameters_of(program)},
+        {"device",
+         {{"name", device.name}, {"isa", isa_name(device.isa)}, {"threads", device.threads}}},
+        {"ranks", Json::array({rank})},
+    };
+    return json.dump(2) + "\n";
+}
+
+}  // namespace plumb

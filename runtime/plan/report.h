@@ -1,0 +1,37 @@
+// A plan as people and programs read it. The text fits 80 columns: arenas with exact bytes, what
+// lies outside, the lower bounds and how far the plan is above them, each phase with its peak, and
+// whether all of it fits. The JSON says the same, with the keys of one row per group of ranks with
+// equal plans. Neither prints anything that differs between two runs of the same plan.
+// Path: cold.
+#pragma once
+
+#include <string>
+
+#include "runtime/plan/plan.h"
+
+namespace plumb {
+
+// What a report says beside the plan.
+struct ReportSubject {
+    std::string model;     // name or file
+    std::string workload;  // e.g. "train, 8 x 4 sequences of 1024 tokens, fp32"
+    std::string layout;    // e.g. "1 rank"
+    DeviceRecord device = {};
+    int64_t memory_bytes = 0;  // what the run may use; 0: not stated
+};
+
+// True when arenas and outside are within the memory, or no memory was stated.
+bool fits(const Plan& plan, const ReportSubject& subject);
+
+std::string report_text(const Program& program, const Plan& plan, const ReportSubject& subject);
+
+// Ends with a newline.
+std::string report_json(const Program& program, const Plan& plan, const ReportSubject& subject);
+
+// "474.7 MiB", "1.5 GiB", "640 B": at most four digits, so that a column of them aligns.
+std::string human_bytes(int64_t bytes);
+
+// "497,759,232".
+std::string grouped_digits(int64_t number);
+
+}  // namespace plumb
