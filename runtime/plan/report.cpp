@@ -129,7 +129,7 @@ std::string verdict(const Program& program, const Plan& plan, const ReportSubjec
 }  // namespace
 
 std::string human_bytes(int64_t bytes) {
-    if (bytes < 0) return "-" + human_bytes(-bytes);
+    if (bytes < 0) return fmt::format("-{}", human_bytes(-bytes));
     if (bytes < kKiB) return fmt::format("{} B", bytes);
     static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double value = static_cast<double>(bytes) / 1024.0;
