@@ -145,7 +145,7 @@ std::string human_bytes(int64_t bytes) {
 std::string grouped_digits(int64_t number) {
     std::string digits = fmt::format("{}", number);
     const size_t sign = number < 0 ? 1 : 0;
-    for (size_t at = digits.size(); at > sign + 3;) digits.insert(at -= 3, ",");
+    for (size_t at = digits.size(); at > sign + 3;) digits.insert(at -= 3, 1, ',');
     return digits;
 }
 
