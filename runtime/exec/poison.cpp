@@ -1,0 +1,86 @@
+#include "runtime/exec/poison.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/base/check.h"
+
+namespace plumb {
+
+namespace {
+
+constexpr int kPattern = 0xFF;  // a NaN as fp32 and fp64, -1 as an integer
+
+std::vector<TensorId> roots_of(const Program& program, const Op& op) {
+    std::vector<TensorId> roots;
+    for (int k = 0; k < op.operand_count; ++k)
+        if (op.operand[k] != kNoTensor) roots.push_back(program.root(op.operand[k]));
+    if (op.scratch != kNoTensor) roots.push_back(op.scratch);
+    std::sort(roots.begin(), roots.end());
+    roots.erase(std::unique(roots.begin(), roots.end()), roots.end());
+    return roots;
+}
+
+// Whether a tensor's bytes are dead after its last op in program order (sections of one phase run
+// in program order; tensors of a section or a slot are written before they are read).
+bool mortal(const Tensor& tensor) {
+    return tensor.role == Role::activation || tensor.role == Role::scratch ||
+           tensor.role == Role::saved || tensor.role == Role::staging;
+}
+
+}  // namespace
+
+Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
+    : zone_bytes_(plan.red_zone_bytes), program_(program) {
+    for (const Arena arena : {Arena::stash, Arena::scratch, Arena::staging, Arena::kv_cache})
+        if (arenas.size_bytes(arena) > 0)
+            std::memset(arenas.base(arena), kPattern,
+                        static_cast<size_t>(arenas.size_bytes(arena)));
+    std::vector<int32_t> last(program.tensors.size(), -1);
+    for (size_t i = 0; i < program.ops.size(); ++i)
+        for (const TensorId id : roots_of(program, program.ops[i]))
+            last[static_cast<size_t>(id)] = static_cast<int32_t>(i);
+    for (size_t i = 0; i < program.ops.size(); ++i) {
+        first_guard_.push_back(static_cast<int32_t>(guards_.size()));
+        for (const TensorId id : roots_of(program, program.ops[i])) {
+            const Tensor& tensor = program.tensors[static_cast<size_t>(id)];
+            const bool dies =
+                mortal(tensor) && last[static_cast<size_t>(id)] == static_cast<int32_t>(i);
+            guards_.push_back({id, bind_tensor(program, plan, id), tensor.size_bytes, dies});
+        }
+    }
+    first_guard_.push_back(static_cast<int32_t>(guards_.size()));
+    // Zones of persistent tensors and of io rows.
+    for (size_t t = 0; t < program.tensors.size(); ++t) {
+        const Tensor& tensor = program.tensors[t];
+        if (tensor.alias_of != kNoTensor || mortal(tensor)) continue;
+        const BoundOperand place = bind_tensor(program, plan, static_cast<TensorId>(t));
+        const int32_t rows = tensor.role == Role::io_row ? program.micro_batch_count : 1;
+        for (int32_t m = 0; m < rows; ++m) {
+            Entry entry;
+            entry.micro_batch = m;
+            char* data = static_cast<char*>(base_table(plan, arenas, entry).at(place));
+            std::memset(data + align_up(tensor.size_bytes, kAlignBytes), kPattern,
+                        static_cast<size_t>(zone_bytes_));
+        }
+    }
+}
+
+void Poison::after(int32_t op_index, const BaseTable& table) const noexcept {
+    const auto begin = static_cast<size_t>(first_guard_[static_cast<size_t>(op_index)]);
+    const auto end = static_cast<size_t>(first_guard_[static_cast<size_t>(op_index) + 1]);
+    for (size_t g = begin; g < end; ++g) {
+        const Guard& guard = guards_[g];
+        const char* data = static_cast<const char*>(table.at(guard.place));
+        const char* zone = data + align_up(guard.size_bytes, kAlignBytes);
+        for (int64_t i = 0; i < zone_bytes_; ++i)
+            CHECK_NOTE(static_cast<unsigned char>(zone[i]) == kPattern,
+                       program_.tensors[static_cast<size_t>(guard.tensor)].name.c_str());
+    }
+    for (size_t g = begin; g < end; ++g)
+        if (guards_[g].dies)
+            std::memset(table.at(guards_[g].place), kPattern,
+                        static_cast<size_t>(guards_[g].size_bytes));
+}
+
+}  // namespace plumb

@@ -1,0 +1,264 @@
+#include "runtime/models/model_program.h"
+
+#include <algorithm>
+
+#include "runtime/base/digest.h"
+#include "runtime/base/random.h"
+#include "runtime/models/transformer.h"
+#include "runtime/parallel/schedule.h"
+#include "runtime/parallel/unit.h"
+#include "runtime/program/autodiff.h"
+
+namespace plumb {
+
+namespace {
+
+Entry entry(SectionId section, int32_t micro_batch = 0) {
+    Entry made;
+    made.section = section;
+    made.micro_batch = micro_batch;
+    return made;
+}
+
+class Recorder {
+  public:
+    Recorder(const RunConfig& config, const ProgramInputs& inputs, Purpose purpose)
+        : config_(config),
+          inputs_(inputs),
+          trains_(purpose == Purpose::train),
+          exact_(config.layout.reduction == Reduction::exact),
+          b_(inputs.traits, inputs.device),
+          model_(b_, config.model, StateNeeds{trains_, trains_ && exact_}) {}
+
+    Program run() {
+        Program& program = b_.program();
+        program.io.scalars =
+            b_.tensor("step_scalars", Dtype::u8, make_shape(sizeof(StepScalars)), Role::io);
+        if (trains_) {
+            make_training_io();
+            record_initialise();
+        }
+        record_load();
+        if (trains_) {
+            record_step();
+            record_evaluate();
+            record_save();
+        }
+        if (!trains_ || config_.run.train.sample_tokens > 0) record_generate();
+        return b_.finish();
+    }
+
+  private:
+    IoTensors& io() { return b_.program().io; }
+
+    void add_phase(PhaseKind kind, std::vector<Entry> entries) {
+        b_.program().phases.push_back({kind, std::move(entries)});
+    }
+
+    void make_training_io() {
+        const BatchSpec& batch = config_.run.batch;
+        const Shape row = make_shape(batch.micro_batch, batch.sequence_length);
+        b_.program().micro_batch_count = static_cast<int32_t>(batch.micro_batch_count());
+        io().loss = b_.tensor("loss", Dtype::f64, make_shape(1), Role::io);
+        io().grad_sum = b_.tensor("grad_sum", Dtype::i64, make_shape(4), Role::io);
+        io().clip = b_.tensor("clip", Dtype::f64, make_shape(4), Role::io);
+        io().digest = b_.tensor("digest", Dtype::i64, make_shape(2), Role::io);
+        io().tokens = b_.tensor("tokens", Dtype::i32, row, Role::io_row);
+        io().targets = b_.tensor("targets", Dtype::i32, row, Role::io_row);
+        io().loss_weights = b_.tensor("loss_weights", Dtype::f32, row, Role::io_row);
+        io().positions = b_.tensor("positions", Dtype::i32, row, Role::io_row);
+        io().segment_start = b_.tensor("segment_start", Dtype::i32, row, Role::io_row);
+    }
+
+    // Gradients are zero between uses; this makes them so for the first time.
+    void zero_gradients() {
+        std::vector<TensorId> grads;
+        for (size_t i = 0; i < b_.program().tensors.size(); ++i) {
+            const Tensor& tensor = b_.program().tensors[i];
+            if (tensor.role == Role::grad && tensor.alias_of == kNoTensor)
+                grads.push_back(static_cast<TensorId>(i));
+        }
+        for (const TensorId id : grads) b_.record(OpKind::zero, {}, {id});
+    }
+
+    void record_initialise() {
+        const SectionId section = b_.begin_section(SectionKind::initialise, "initialise");
+        const auto seed = static_cast<uint64_t>(config_.run.train.seed);
+        for (const Param& param : std::vector<Param>(b_.program().params)) {
+            Attrs attrs;
+            attrs.state = {};
+            attrs.state.key = random_key(seed, param.name);
+            attrs.state.std = param.init.deviation;
+            attrs.state.value = param.init.constant;
+            b_.record(OpKind::init, attrs, {param.weight});
+        }
+        for (const Unit& unit : std::vector<Unit>(b_.program().units)) {
+            if (unit.grad == kNoTensor) continue;
+            b_.record(OpKind::zero, {}, {unit.moment1});
+            b_.record(OpKind::zero, {}, {unit.moment2});
+        }
+        zero_gradients();
+        b_.end_section();
+        add_phase(PhaseKind::initialise, {entry(section)});
+    }
+
+    void record_codec(OpKind kind, int64_t context_bytes, int64_t index_bytes) {
+        const StagingBytes& staging = inputs_.staging;
+        const auto buffer = [&](const char* name, int64_t bytes) {
+            return b_.tensor(std::string("staging.") + name, Dtype::u8, make_shape(bytes),
+                             Role::staging);
+        };
+        b_.record(kind, {},
+                  {buffer("raw", staging.raw), buffer("planes", staging.planes),
+                   buffer("stored", staging.stored), buffer("context", context_bytes),
+                   buffer("index", index_bytes)});
+    }
+
+    void record_load() {
+        const SectionId zero = b_.begin_section(SectionKind::load, "load");
+        if (trains_) zero_gradients();
+        record_codec(OpKind::checkpoint_read, inputs_.staging.read_context, 1);
+        b_.end_section();
+        add_phase(PhaseKind::load, {entry(zero)});
+    }
+
+    Transformer::Attend over_sequence() {
+        return [this](int64_t, TensorId qkv) {
+            return b_.attention(qkv, io().segment_start, model_.attention_attrs());
+        };
+    }
+
+    void record_loss(TensorId x) {
+        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights,
+                     config_.run.train.loss_chunk);
+    }
+
+    void record_step() {
+        StepSections sections;
+        sections.forward = b_.begin_section(SectionKind::forward, "forward");
+        record_loss(model_.hidden(io().tokens, io().positions, over_sequence(),
+                                  config_.layout.recompute_blocks));
+        b_.end_section();
+        const std::vector<TapeEntry> tape = b_.take_tape();
+        sections.backward = b_.begin_section(SectionKind::backward, "backward");
+        differentiate(b_, tape);
+        b_.end_section();
+        if (exact_) {
+            sections.reduce = b_.begin_section(SectionKind::reduce, "reduce");
+            record_fold_parts(b_);
+            b_.end_section();
+        }
+        sections.update = b_.begin_section(SectionKind::update, "update");
+        record_update(b_, io().grad_sum, io().clip);
+        b_.end_section();
+        add_phase(PhaseKind::step, single_stage_step(sections, b_.program().micro_batch_count));
+        count_slots(b_.program().phases.back().entries, b_.program().slot_count);
+    }
+
+    void record_evaluate() {
+        const SectionId section = b_.begin_section(SectionKind::evaluate, "evaluate");
+        record_loss(model_.hidden(io().tokens, io().positions, over_sequence()));
+        b_.end_section();
+        std::vector<Entry> entries;
+        for (int32_t m = 0; m < b_.program().micro_batch_count; ++m)
+            entries.push_back(entry(section, m));
+        add_phase(PhaseKind::evaluate, std::move(entries));
+    }
+
+    void record_save() {
+        const SectionId section = b_.begin_section(SectionKind::save, "save");
+        bool begin = true;
+        const auto add = [&](const char* stream, const std::string& name, TensorId id) {
+            Attrs attrs;
+            attrs.state = {};
+            attrs.state.key = digest_key(stream, name);
+            attrs.state.begin = begin ? 1 : 0;
+            begin = false;
+            b_.record(OpKind::digest, attrs, {io().digest, id});
+        };
+        for (const Param& param : std::vector<Param>(b_.program().params)) {
+            add("param", param.name, param.weight);
+            if (param.moment1 == kNoTensor) continue;
+            add("moment1", param.name, param.moment1);
+            add("moment2", param.name, param.moment2);
+        }
+        record_codec(OpKind::checkpoint_write, inputs_.staging.write_context,
+                     inputs_.staging.index);
+        b_.end_section();
+        add_phase(PhaseKind::save, {entry(section)});
+    }
+
+    // Prefill of one chunk of the prompt, and one decode step, both ending in a sampled token.
+    void record_generate() {
+        const int64_t context =
+            trains_ ? config_.run.batch.sequence_length : config_.model.max_position_embeddings;
+        const int64_t chunk = std::min(config_.run.generate.prefill_chunk, context);
+        const ModelSpec& model = config_.model;
+        const auto make = [&](const char* name, Dtype dtype, const Shape& shape, Role role) {
+            return b_.tensor(name, dtype, shape, role);
+        };
+        io().prompt_tokens = make("prompt_tokens", Dtype::i32, make_shape(1, chunk), Role::io);
+        io().prompt_positions =
+            make("prompt_positions", Dtype::i32, make_shape(1, chunk), Role::io);
+        io().prompt_rows = make("prompt_rows", Dtype::i32, make_shape(1), Role::io);
+        io().next_token = make("next_token", Dtype::i32, make_shape(1), Role::io);
+        io().next_position = make("next_position", Dtype::i32, make_shape(1, 1), Role::io);
+        io().logits = make("logits", Dtype::f32, make_shape(1, model.vocab_size), Role::io);
+        const TensorId token = b_.view("next_token", io().next_token, make_shape(1, 1), 0);
+        std::vector<TensorId> keys, values;
+        const Shape cache = make_shape(1, context, model.num_key_value_heads, model.head_dim);
+        for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
+            const std::string prefix = "block." + std::to_string(layer) + ".";
+            keys.push_back(b_.tensor(prefix + "keys", Dtype::f32, cache, Role::kv_cache));
+            values.push_back(b_.tensor(prefix + "values", Dtype::f32, cache, Role::kv_cache));
+        }
+        const auto pass = [&](TensorId tokens, TensorId positions) {
+            return model_.hidden(tokens, positions, [&](int64_t layer, TensorId qkv) {
+                const auto l = static_cast<size_t>(layer);
+                return b_.attention_cached(qkv, keys[l], values[l], positions,
+                                           model_.attention_attrs());
+            });
+        };
+        const auto finish = [&](TensorId x, TensorId rows) {
+            const TensorId last = b_.select_rows(x, rows);
+            b_.record(OpKind::matmul, {},
+                      {io().logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
+            b_.record(OpKind::sample, {}, {io().next_token, io().logits});
+        };
+        const SectionId prefill = b_.begin_section(SectionKind::prefill, "prefill");
+        finish(pass(io().prompt_tokens, io().prompt_positions), io().prompt_rows);
+        b_.end_section();
+        const SectionId decode = b_.begin_section(SectionKind::decode, "decode");
+        const TensorId x = pass(token, io().next_position);
+        // One row per sequence: the last one is the only one.
+        const TensorId last = b_.view("last", x, make_shape(1, model.hidden_size), 0);
+        b_.record(OpKind::matmul, {},
+                  {io().logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
+        b_.record(OpKind::sample, {}, {io().next_token, io().logits});
+        b_.end_section();
+        add_phase(PhaseKind::generate, {entry(prefill), entry(decode)});
+    }
+
+    const RunConfig& config_;
+    const ProgramInputs& inputs_;
+    bool trains_;
+    bool exact_;
+    Builder b_;
+    Transformer model_;
+};
+
+}  // namespace
+
+Program build_program(const RunConfig& config, const ProgramInputs& inputs, Purpose purpose) {
+    return Recorder(config, inputs, purpose).run();
+}
+
+std::vector<Param> model_parameters(const ModelSpec& model) {
+    const KernelTraits none{
+        "none", [](const Op&, const Shape*, const DeviceRecord&) { return int64_t{0}; }};
+    Builder builder(none, DeviceRecord{});
+    const Transformer transformer(builder, model, StateNeeds{false, false});
+    return std::move(builder.program().params);
+}
+
+}  // namespace plumb

@@ -1,0 +1,37 @@
+// From a checked configuration to the whole program of one rank: every section and phase that
+// plumb-train or plumb-infer runs. Pure: the same inputs give the same program, on any machine.
+// Path: cold.
+#pragma once
+
+#include "runtime/config/run_config.h"
+#include "runtime/program/kernel_traits.h"
+#include "runtime/program/program.h"
+
+namespace plumb {
+
+// train: initialise, load, step, evaluate, save, and generate when train.sample_tokens > 0.
+// generate: load, generate.
+enum class Purpose : uint8_t { train, generate };
+
+// Staging of the checkpoint codec, which the program plans but knows nothing of (bytes).
+struct StagingBytes {
+    int64_t raw = 0;
+    int64_t planes = 0;
+    int64_t stored = 0;
+    int64_t write_context = 0;
+    int64_t read_context = 0;
+    int64_t index = 0;  // of all chunk records and the manifest that a save writes
+};
+
+struct ProgramInputs {
+    const KernelTraits& traits;
+    DeviceRecord device;
+    StagingBytes staging;
+};
+
+Program build_program(const RunConfig& config, const ProgramInputs& inputs, Purpose purpose);
+
+// The parameters alone (names, shapes, units), for sizing staging before a program is built.
+std::vector<Param> model_parameters(const ModelSpec& model);
+
+}  // namespace plumb

@@ -1,0 +1,74 @@
+// The decoder-only transformer, GPT-2 and Llama from one recording: the ModelSpec says which norm,
+// position encoding, feed-forward, biases and head. Parameters are declared once, in flat units
+// (embedding, one per block, head); forward passes are recorded as often as sections need them.
+//
+// Parameter names, global shapes ([outputs, inputs] for every matrix):
+//   embed.tokens VD   embed.positions SD (gpt2)
+//   block.i.norm1.gain D (.bias D, gpt2)   block.i.norm2.* likewise
+//   block.i.attention.{q,k,v,out}.weight (.bias)
+//   block.i.mlp.{gate (llama), up, down}.weight (.bias)
+//   final_norm.gain D (.bias D, gpt2)   head.weight VD (when not tied)
+// Path: cold.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "runtime/config/run_config.h"
+#include "runtime/program/builder.h"
+
+namespace plumb {
+
+class Transformer {
+  public:
+    // Declares the parameters into units of the builder and allocates them.
+    Transformer(Builder& builder, const ModelSpec& model, const StateNeeds& needs);
+
+    // Attention of block `layer` on qkv_BT((H+2G)K): over the sequence, or through a cache.
+    using Attend = std::function<TensorId(int64_t layer, TensorId qkv)>;
+
+    // Records tokens_BT -> hidden_BTD after the final norm. Every `recompute_blocks` blocks are one
+    // recompute segment (0: none).
+    TensorId hidden(TensorId tokens, TensorId positions, const Attend& attend,
+                    int64_t recompute_blocks = 0);
+
+    // The head's weight_VD; tied or its own.
+    TensorId head();
+
+    AttentionAttrs attention_attrs() const;
+
+  private:
+    struct Linear {
+        ParamId weight = -1;
+        ParamId bias = -1;
+    };
+    struct NormParams {
+        ParamId gain = -1;
+        ParamId bias = -1;
+    };
+    struct Block {
+        NormParams norm1, norm2;
+        Linear q, k, v, out, gate, up, down;
+    };
+
+    ParamId declare(const std::string& name, const Shape& shape, double deviation, double constant,
+                    int uses = 1);
+    ParamId declare_vector(bool present, const std::string& name, int64_t size, double constant);
+    NormParams declare_norm(const std::string& name);
+    Block declare_block(int64_t layer);
+    TensorId norm(TensorId x, const NormParams& params);
+    TensorId bias(const Linear& linear);
+    TensorId attention_part(TensorId x, const Block& block, int64_t layer, TensorId positions,
+                            const Attend& attend);
+    TensorId mlp_part(TensorId x, const Block& block);
+
+    Builder& b_;
+    ModelSpec model_;
+    ParamId tokens_ = -1;
+    ParamId positions_ = -1;
+    ParamId head_ = -1;
+    NormParams final_norm_;
+    std::vector<Block> blocks_;
+};
+
+}  // namespace plumb

@@ -1,0 +1,19 @@
+// What happens to flat units between backward passes and the next step: folding gradients in a
+// fixed order, their global norm, clipping, and the optimizer over pieces of equal weight decay.
+// A rank's share of a unit is a range of its flat elements (ZeRO); with one rank it is all of it.
+// Path: cold.
+#pragma once
+
+#include "runtime/program/builder.h"
+
+namespace plumb {
+
+// Records, into the open `reduce` section, the addition of one micro-batch's gradient parts to the
+// step's sums in order of micro-batches (exact reduction).
+void record_fold_parts(Builder& builder);
+
+// Records, into the open `update` section: further uses of tied parameters folded in order of use,
+// the norm of all gradients, clipping, AdamW. `sum` (4 i64) and `clip` (4 f64) are io tensors.
+void record_update(Builder& builder, TensorId sum, TensorId clip);
+
+}  // namespace plumb
