@@ -10,7 +10,8 @@
 
 namespace plumb {
 
-// `name` stands in errors. Throws Error (bad_input). The result is complete.
+// `name` stands in errors. Throws Error (bad_input). The result is checked; fields that the file
+// leaves to be derived stay 0, so that they follow overrides (see complete_model).
 ModelSpec parse_hf_config(const std::string& text, const std::string& name);
 
 // Throws Error: io when the file cannot be read.

@@ -13,7 +13,8 @@ namespace plumb {
 struct Preset {
     const char* name;
     const char* note;
-    ModelSpec model;  // complete
+    ModelSpec as_read;  // derived fields are 0, so that they follow settings that override others
+    ModelSpec model;    // complete
 };
 
 const std::vector<Preset>& presets();

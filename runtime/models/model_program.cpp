@@ -102,22 +102,23 @@ class Recorder {
         add_phase(PhaseKind::initialise, {entry(section)});
     }
 
-    void record_codec(OpKind kind, int64_t context_bytes, int64_t index_bytes) {
+    void record_codec(OpKind kind, int64_t raw_bytes, int64_t index_bytes) {
         const StagingBytes& staging = inputs_.staging;
         const auto buffer = [&](const char* name, int64_t bytes) {
-            return b_.tensor(std::string("staging.") + name, Dtype::u8, make_shape(bytes),
-                             Role::staging);
+            return bytes == 0 ? kNoTensor
+                              : b_.tensor(std::string("staging.") + name, Dtype::u8,
+                                          make_shape(bytes), Role::staging);
         };
         b_.record(kind, {},
-                  {buffer("raw", staging.raw), buffer("planes", staging.planes),
-                   buffer("stored", staging.stored), buffer("context", context_bytes),
+                  {buffer("raw", raw_bytes), buffer("planes", staging.planes),
+                   buffer("stored", staging.stored), buffer("context", staging.context),
                    buffer("index", index_bytes)});
     }
 
     void record_load() {
         const SectionId zero = b_.begin_section(SectionKind::load, "load");
         if (trains_) zero_gradients();
-        record_codec(OpKind::checkpoint_read, inputs_.staging.read_context, 1);
+        record_codec(OpKind::checkpoint_read, inputs_.staging.raw, 0);
         b_.end_section();
         add_phase(PhaseKind::load, {entry(zero)});
     }
@@ -182,8 +183,7 @@ class Recorder {
             add("moment1", param.name, param.moment1);
             add("moment2", param.name, param.moment2);
         }
-        record_codec(OpKind::checkpoint_write, inputs_.staging.write_context,
-                     inputs_.staging.index);
+        record_codec(OpKind::checkpoint_write, 0, inputs_.staging.index);
         b_.end_section();
         add_phase(PhaseKind::save, {entry(section)});
     }

@@ -18,9 +18,8 @@ struct StagingBytes {
     int64_t raw = 0;
     int64_t planes = 0;
     int64_t stored = 0;
-    int64_t write_context = 0;
-    int64_t read_context = 0;
-    int64_t index = 0;  // of all chunk records and the manifest that a save writes
+    int64_t context = 0;
+    int64_t index = 0;  // all chunk records of a save
 };
 
 struct ProgramInputs {

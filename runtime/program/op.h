@@ -61,6 +61,7 @@ inline constexpr int kOpKindCount = static_cast<int>(OpKind::count);
 
 // x_BTD[b,t,:] = wte_VD[tokens[b,t],:] (+ wpe_SD[positions[b,t],:]).
 // Outputs x. Inputs wte, wpe (optional), tokens_BT i32, positions_BT i32 (absent without wpe).
+// A position < 0 is padding and adds no row of wpe.
 struct EmbedOperands {
     enum : int { x, wte, wpe, tokens, positions, count };
 };
@@ -188,9 +189,9 @@ struct ZeroOperands {
 struct DigestOperands {
     enum : int { digest, t, count };
 };
-// Host ops, run by the engine between executor runs; here so that their staging is planned.
-// Scratch buffers of the checkpoint codec: raw chunk, byte planes, stored chunk, codec context,
-// chunk index. Updates all of them.
+// Host ops, run by the engine between executor runs; here so that their staging is planned: raw
+// chunk (reading only), byte planes, stored chunk, codec context, chunk index (writing only).
+// Updates all of them.
 struct CheckpointOperands {
     enum : int { raw, planes, stored, context, index, count };
 };

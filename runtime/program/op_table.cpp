@@ -120,10 +120,10 @@ const OpRow kRows[] = {
      {upd("digest", kI64), in("t")},
      check_digest, nullptr, nullptr, false},
     {OpKind::checkpoint_write, "checkpoint_write", CheckpointOperands::count,
-     {upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8), upd("index", kU8)},
+     {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8), maybe_upd("index", kU8)},
      check_nothing, nullptr, nullptr, false},
     {OpKind::checkpoint_read, "checkpoint_read", CheckpointOperands::count,
-     {upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8), upd("index", kU8)},
+     {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8), maybe_upd("index", kU8)},
      check_nothing, nullptr, nullptr, false},
 };
 // clang-format on

@@ -1,4 +1,4 @@
-#include "trainer/data_loader.h"
+#include "runtime/engine/data_loader.h"
 
 #include <algorithm>
 #include <limits>

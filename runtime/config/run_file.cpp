@@ -1,0 +1,125 @@
+#include "runtime/config/run_file.h"
+
+#include <fmt/format.h>
+
+// No setting is a nested value; the limit bounds the parser's recursion.
+#define TOML_MAX_NESTED_VALUES 16
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <sstream>
+#include <string_view>
+
+#include "runtime/base/error.h"
+
+namespace plumb {
+namespace {
+
+constexpr int64_t kMaxFileBytes = 64 * kKiB;
+constexpr int64_t kMaxDotsOfLine = 16;
+
+// Dots of a line outside strings and comments: each may open a table inside a table.
+int64_t count_key_dots(std::string_view line) {
+    int64_t dots = 0;
+    char quote = 0;
+    for (size_t i = 0; i < line.size(); ++i) {
+        const char c = line[i];
+        if (quote) {
+            if (c == '\\' && quote == '"') ++i;
+            if (c == quote) quote = 0;
+        } else if (c == '"' || c == '\'') {
+            quote = c;
+        } else if (c == '#') {
+            break;
+        } else if (c == '.') {
+            ++dots;
+        }
+    }
+    return dots;
+}
+
+void check_bounds(const std::string& text, const std::string& name) {
+    const auto fail = [&](const std::string& place, const std::string& why) {
+        throw Error(ExitCode::bad_input, fmt::format("{}{}: {}", name, place, why));
+    };
+    if (static_cast<int64_t>(text.size()) > kMaxFileBytes)
+        fail("", fmt::format("{} bytes; a run file has at most {}", text.size(), kMaxFileBytes));
+    std::string_view rest = text;
+    for (int64_t line = 1; !rest.empty(); ++line) {
+        const size_t end = std::min(rest.find('\n'), rest.size());
+        const std::string_view content = rest.substr(0, end);
+        // Without strings over several lines, count_key_dots sees what the parser sees.
+        for (const char* marks : {"\"\"\"", "'''"})
+            if (const size_t at = content.find(marks); at != std::string_view::npos)
+                fail(fmt::format(":{}:{}", line, at + 1),
+                     fmt::format("{} : no setting is a string of several lines", marks));
+        if (const int64_t dots = count_key_dots(content); dots > kMaxDotsOfLine)
+            fail(fmt::format(":{}:1", line),
+                 fmt::format("{} dots in keys; a setting has one, a line may have {}", dots,
+                             kMaxDotsOfLine));
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+}
+
+SettingValue to_value(const toml::node& node) {
+    switch (node.type()) {
+        case toml::node_type::integer:
+            return node.as_integer()->get();
+        case toml::node_type::floating_point:
+            return node.as_floating_point()->get();
+        case toml::node_type::boolean:
+            return node.as_boolean()->get();
+        case toml::node_type::string:
+            return node.as_string()->get();
+        case toml::node_type::array:
+            return ForeignValue{"a list"};
+        case toml::node_type::table:
+            return ForeignValue{"a table"};
+        default:
+            return ForeignValue{"a date or time"};
+    }
+}
+
+struct Placed {
+    toml::source_position at;
+    FoundValue found;
+};
+
+void collect(const toml::table& table, const std::string& prefix, const std::string& name,
+             std::vector<Placed>& all) {
+    for (const auto& [key, node] : table) {
+        const std::string path = prefix + std::string(key.str());
+        const toml::table* section = prefix.empty() ? node.as_table() : nullptr;
+        if (section) {
+            // Reported, so that an empty section of an unknown name is an error like any other.
+            if (section->empty())
+                all.push_back({key.source().begin, {path, {}, ForeignValue{kEmptyTable}}});
+            collect(*section, path + ".", name, all);
+        } else {
+            all.push_back({key.source().begin, {path, {}, to_value(node)}});
+        }
+    }
+    for (Placed& placed : all)
+        placed.found.where = fmt::format("{}:{}:{}", name, placed.at.line, placed.at.column);
+}
+
+}  // namespace
+
+std::vector<FoundValue> parse_run_file(const std::string& text, const std::string& name) {
+    check_bounds(text, name);
+    std::vector<Placed> all;
+    try {
+        collect(toml::parse(text, name), "", name, all);
+    } catch (const toml::parse_error& error) {
+        const toml::source_position at = error.source().begin;
+        throw Error(ExitCode::bad_input, fmt::format("{}:{}:{}: not TOML: {}", name, at.line,
+                                                     at.column, error.description()));
+    }
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Placed& a, const Placed& b) { return a.at < b.at; });
+    std::vector<FoundValue> found;
+    for (Placed& placed : all) found.push_back(std::move(placed.found));
+    return found;
+}
+
+}  // namespace plumb

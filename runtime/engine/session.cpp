@@ -1,0 +1,74 @@
+#include "runtime/engine/session.h"
+
+#include <unistd.h>
+
+#include "formats/checkpoint_writer.h"
+#include "runtime/base/error.h"
+#include "runtime/engine/state_records.h"
+#include "runtime/exec/seal.h"
+
+namespace plumb {
+
+namespace {
+
+#ifdef PLUMB_CHECKED
+constexpr int64_t kRedZoneBytes = kAlignBytes;
+#else
+constexpr int64_t kRedZoneBytes = 0;
+#endif
+
+}  // namespace
+
+StagingBytes checkpoint_staging(const RunConfig& config) {
+    const int64_t chunk_bytes = config.run.checkpoint.chunk_bytes;
+    const CodecStagingBytes codec = codec_staging_bytes(chunk_bytes);
+    const std::vector<TensorRecord> records = state_records(model_parameters(config.model), true);
+    StagingBytes staging;
+    staging.raw = codec.raw;
+    staging.planes = codec.planes;
+    staging.stored = codec.stored;
+    staging.context = codec.context;
+    staging.index =
+        planned_index_bytes(records.data(), static_cast<int64_t>(records.size()), chunk_bytes);
+    return staging;
+}
+
+DeviceRecord device_of(const RunConfig& config) {
+    const MachineSpec& machine = config.run.run;
+    const auto threads =
+        static_cast<int32_t>(machine.threads > 0 ? machine.threads : sysconf(_SC_NPROCESSORS_ONLN));
+    if (machine.device == "cpu") return host_device(threads);
+    DeviceRecord record;
+    if (!named_device(machine.device.c_str(), threads, &record))
+        throw Error(ExitCode::bad_input, "run.device: unknown device \"" + machine.device +
+                                             "\"; known are cpu, cpu-avx512, cpu-avx2 and "
+                                             "cpu-portable");
+    return record;
+}
+
+ProgramInputs program_inputs(const RunConfig& config) {
+    return {cpu_traits(), device_of(config), checkpoint_staging(config)};
+}
+
+Session::Session(const RunConfig& config, Purpose purpose)
+    : config_(config),
+      device_(device_of(config)),
+      program_(build_program(config, program_inputs(config), purpose)),
+      plan_(make_plan(program_, device_, {kRedZoneBytes})),
+      arenas_(plan_, config.run.run.memory),
+      executor_(program_, plan_, arenas_, kernel_table(device_.isa), device_.threads) {
+    warm_threads(device_.threads);
+}
+
+void Session::run_phase(PhaseKind kind) noexcept {
+    const Phase* phase = program_.phase(kind);
+    CHECK(phase != nullptr);
+    for (const Entry& entry : phase->entries) executor_.run(entry);
+}
+
+void Session::seal() {
+    warm_threads(device_.threads);
+    plumb::seal();
+}
+
+}  // namespace plumb

@@ -1,0 +1,50 @@
+// Start-up of every program that runs a model: from a checked configuration to a bound executor in
+// reserved arenas. The order is fixed: record the program, plan it, reserve, bind; then initialise
+// or load; then seal(). What the plan says is what is reserved.
+// Path: cold.
+#pragma once
+
+#include "runtime/exec/executor.h"
+#include "runtime/models/model_program.h"
+
+namespace plumb {
+
+// Bytes of the checkpoint codec's staging for this model and chunk size.
+StagingBytes checkpoint_staging(const RunConfig& config);
+
+// The device that run.device names: this machine for "cpu", otherwise a fixed record. Throws Error
+// for an unknown name.
+DeviceRecord device_of(const RunConfig& config);
+
+// Traits, device and staging of a configuration, as build_program wants them.
+ProgramInputs program_inputs(const RunConfig& config);
+
+class Session {
+  public:
+    // Throws Error: does_not_fit; bad_input when run.device is not this machine's kind.
+    Session(const RunConfig& config, Purpose purpose);
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    const RunConfig& config() const { return config_; }
+    const Program& program() const { return program_; }
+    const Plan& plan() const { return plan_; }
+    const ArenaSet& arenas() const { return arenas_; }
+    Executor& executor() { return executor_; }
+    const DeviceRecord& device() const { return device_; }
+
+    // Runs all entries of a phase but those of host ops; for initialise and load.
+    void run_phase(PhaseKind kind) noexcept;
+    // Warms the threads and forbids allocation from here on.
+    void seal();
+
+  private:
+    RunConfig config_;
+    DeviceRecord device_;
+    Program program_;
+    Plan plan_;
+    ArenaSet arenas_;
+    Executor executor_;
+};
+
+}  // namespace plumb

@@ -1,0 +1,212 @@
+#include "runtime/engine/state_io.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "runtime/base/error.h"
+#include "runtime/engine/state_records.h"
+
+namespace plumb {
+
+namespace {
+
+bool is_step_folder(const std::string& path) {
+    struct stat info;
+    return ::stat((path + "/" + kManifestName).c_str(), &info) == 0;
+}
+
+// Hands the newest readable checkpoint of a run folder, or a step folder itself, to `load`.
+bool open_newest(const std::string& directory, const std::function<void(CheckpointReader&)>& load,
+                 std::vector<std::string>* notes) {
+    if (is_step_folder(directory)) {
+        CheckpointReader reader(directory);
+        load(reader);
+        return true;
+    }
+    return load_newest(directory, load, [&](const std::string& path, const std::string& why) {
+        if (notes != nullptr) notes->push_back(fmt::format("passed over {}: {}", path, why));
+    });
+}
+
+void make_directory(const std::string& path) {
+    for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+        const std::string part = path.substr(0, slash);
+        if (::mkdir(part.c_str(), 0777) != 0 && errno != EEXIST)
+            throw Error(ExitCode::io, fmt::format("checkpoint.dir: cannot make folder {}: {}", part,
+                                                  std::strerror(errno)));
+        if (slash == std::string::npos) return;
+    }
+}
+
+}  // namespace
+
+StateIo::StateIo(Session& session)
+    : session_(session),
+      directory_(session.config().run.checkpoint.dir),
+      settings_(settings_text(session.config())),
+      model_hash_(model_hash(session.config())),
+      training_hash_(training_hash(session.config())),
+      layout_hash_(layout_hash(session.config())),
+      run_(fresh_uuid()) {
+    const Program& program = session.program();
+    const bool trains = program.section(SectionKind::forward) >= 0;
+    records_ = state_records(program.params, trains);
+    for (const Param& param : program.params) {
+        const auto add = [&](TensorId id) { data_.push_back(session_.executor().data<char>(id)); };
+        add(param.weight);
+        if (!trains || !param.trainable) continue;
+        add(param.moment1);
+        add(param.moment2);
+    }
+    CHECK(data_.size() == records_.size());
+    throw_if_failed(check_codec_contexts());
+}
+
+void StateIo::prepare_folder() {
+    make_directory(directory_);
+    if (::access(directory_.c_str(), W_OK | X_OK) != 0)
+        throw Error(ExitCode::io, fmt::format("checkpoint.dir: cannot write to {}: {}", directory_,
+                                              std::strerror(errno)));
+    int removed = 0;
+    throw_if_failed(remove_uncommitted(posix_files(), directory_.c_str(), run_, &removed));
+}
+
+CodecStaging StateIo::staging(OpKind kind, ByteSpan* index) const {
+    const Program& program = session_.program();
+    using In = CheckpointOperands;
+    for (const Op& op : program.ops) {
+        if (op.kind != kind) continue;
+        const auto span = [&](int operand) {
+            const TensorId id = op.operand[operand];
+            if (id == kNoTensor) return ByteSpan{};
+            return ByteSpan{session_.executor().data<uint8_t>(id),
+                            program.tensors[static_cast<size_t>(id)].size_bytes};
+        };
+        if (index != nullptr) *index = span(In::index);
+        return {span(In::raw), span(In::planes), span(In::stored), span(In::context)};
+    }
+    CHECK_NOTE(false, "the program does not plan this checkpoint op");
+    return {};
+}
+
+LoadReport StateIo::load(const std::string& directory) {
+    LoadReport report;
+    report.found = open_newest(
+        directory,
+        [&](CheckpointReader& reader) {
+            report.path = reader.path();
+            load_tensors(reader, &report);
+        },
+        &report.notes);
+    return report;
+}
+
+void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
+    const std::string settings(reader.settings());
+    if (!(reader.record().model_hash == model_hash_)) {
+        const RunConfig saved = parse_settings_text(settings, reader.path());
+        std::string lines;
+        for (const std::string& line :
+             differing_settings(settings_text(saved, HashGroup::model),
+                                settings_text(session_.config(), HashGroup::model)))
+            lines += "\n  " + line;
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint {} is of another model:{}", reader.path(), lines));
+    }
+    // The planned staging is for this run's chunk size; another run's checkpoint may have larger
+    // chunks, for which memory outside the arenas serves until the load is over.
+    CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
+    const CodecStagingBytes needed = reader.staging_bytes();
+    const bool fits =
+        needed.raw <= staging.raw.size_bytes && needed.planes <= staging.planes.size_bytes &&
+        needed.stored <= staging.stored.size_bytes && needed.context <= staging.context.size_bytes;
+    const OwnedStaging larger(fits ? CodecStagingBytes{} : needed);
+    if (!fits) staging = larger.spans();
+    session_.run_phase(PhaseKind::load);
+    for (size_t i = 0; i < records_.size(); ++i) {
+        const int64_t tensor = reader.find(records_[i].stream, records_[i].name);
+        if (tensor < 0)
+            throw Error(ExitCode::bad_input,
+                        fmt::format("checkpoint {} has no {} of {}", reader.path(),
+                                    records_[i].stream, records_[i].name));
+        if (!(tensor_shape(reader.tensor(tensor)) == tensor_shape(records_[i])))
+            throw Error(ExitCode::bad_input, fmt::format("checkpoint {}: {} has another shape",
+                                                         reader.path(), records_[i].name));
+        reader.read_tensor(tensor, const_cast<void*>(data_[i]), staging);
+    }
+    report->record = reader.record();
+    report->digest = reader.header().state_digest;
+    run_ = reader.header().run;
+    if (session_.program().phase(PhaseKind::save) == nullptr) return;
+    if (!(digest() == report->digest))
+        throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
+                                           reader.path(), to_hex(digest()),
+                                           to_hex(report->digest)));
+    const RunConfig saved = parse_settings_text(settings, reader.path());
+    report->differences = differing_settings(settings_text(saved, HashGroup::training),
+                                             settings_text(session_.config(), HashGroup::training));
+}
+
+Hash128 StateIo::digest() noexcept {
+    session_.run_phase(PhaseKind::save);
+    const auto* words = session_.executor().data<int64_t>(session_.program().io.digest);
+    return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
+}
+
+Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
+    const auto start = std::chrono::steady_clock::now();
+    SaveRequest request;
+    request.directory = directory_.c_str();
+    request.run = run_;
+    request.record = record;
+    request.record.model_hash = model_hash_;
+    request.record.training_hash = training_hash_;
+    request.record.layout_hash = layout_hash_;
+    request.tensors = records_.data();
+    request.tensor_count = static_cast<int64_t>(records_.size());
+    request.settings = settings_.data();
+    request.settings_bytes = static_cast<int64_t>(settings_.size());
+    request.chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
+    SaveMemory memory;
+    memory.staging = staging(OpKind::checkpoint_write, &memory.index);
+    report->digest = digest();
+    CheckpointWriter writer;
+    Status status = writer.begin(request, memory);
+    for (size_t i = 0; status.ok() && i < records_.size(); ++i)
+        status = writer.write_tensor(static_cast<int64_t>(i), data_[i]);
+    if (status.ok()) status = writer.commit(report->digest);
+    report->raw_bytes = writer.raw_bytes();
+    report->file_bytes = writer.file_bytes();
+    report->reserved = writer.reserved();
+    std::snprintf(report->directory.text, sizeof report->directory.text, "%s",
+                  writer.step_directory());
+    report->seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return status;
+}
+
+Status StateIo::prune(int* removed) noexcept {
+    return keep_newest(posix_files(), directory_.c_str(), run_,
+                       static_cast<int>(session_.config().run.checkpoint.keep), 0, removed);
+}
+
+RunConfig config_of_checkpoint(const std::string& directory,
+                               const std::vector<std::string>& overrides) {
+    std::string settings, path;
+    const bool found = open_newest(
+        directory,
+        [&](CheckpointReader& reader) {
+            settings = reader.settings();
+            path = reader.path();
+        },
+        nullptr);
+    if (!found) throw Error(ExitCode::bad_input, fmt::format("no checkpoint in {}", directory));
+    return parse_run(settings, path, ".", overrides);
+}
+
+}  // namespace plumb

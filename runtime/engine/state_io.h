@@ -1,0 +1,77 @@
+// Saves the training state of a session to a checkpoint and loads it back, in the staging the plan
+// holds for it. Saving runs after seal: no allocation, failures as a Status, the run goes on.
+// Path: cold.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "formats/checkpoint_reader.h"
+#include "formats/checkpoint_writer.h"
+#include "runtime/engine/session.h"
+
+namespace plumb {
+
+struct SaveReport {
+    Hash128 digest;
+    int64_t raw_bytes = 0;
+    int64_t file_bytes = 0;
+    double seconds = 0;
+    Path directory = {};
+    bool reserved = true;  // false: the file system cannot reserve the file's size beforehand
+};
+
+struct LoadReport {
+    bool found = false;
+    RunRecord record;
+    Hash128 digest;
+    std::string path;
+    std::vector<std::string> notes;        // checkpoints that were passed over, and why
+    std::vector<std::string> differences;  // training settings that differ, a line each
+};
+
+class StateIo {
+  public:
+    // Saves go to config.checkpoint.dir.
+    explicit StateIo(Session& session);
+
+    // Makes the folder, removes what an interrupted save of this run left there. Throws Error (io)
+    // when it cannot be written. Call before the first save.
+    void prepare_folder();
+
+    // Reads the newest valid checkpoint of `directory` (or the one that `directory` itself is).
+    // Throws Error when the model differs, or when there are checkpoints but none is valid.
+    // Parameters alone when the session does not train.
+    LoadReport load(const std::string& directory);
+
+    // The state digest of what is in the arenas now.
+    Hash128 digest() noexcept;
+
+    // `record` without its hashes, which are filled in here.
+    Status save(const RunRecord& record, SaveReport* report) noexcept;
+    // Removes old checkpoints of this run beyond checkpoint.keep.
+    Status prune(int* removed) noexcept;
+
+    const Uuid& run() const { return run_; }
+
+  private:
+    void load_tensors(CheckpointReader& reader, LoadReport* report);
+    CodecStaging staging(OpKind kind, ByteSpan* index) const;
+
+    Session& session_;
+    std::string directory_;
+    std::string settings_;
+    std::vector<TensorRecord> records_;
+    std::vector<const void*> data_;  // by record: where it lies in the arenas
+    Hash128 model_hash_;
+    Hash128 training_hash_;
+    Hash128 layout_hash_;
+    Uuid run_;
+};
+
+// A configuration able to run a checkpoint's model, from its settings alone.
+RunConfig config_of_checkpoint(const std::string& directory,
+                               const std::vector<std::string>& overrides);
+
+}  // namespace plumb
