@@ -1,0 +1,130 @@
+#include "kernels/cpu/attention_lanes.h"
+#include "kernels/cpu/kernel_list.h"
+
+namespace plumb::cpu::PLUMB_ISA {
+namespace {
+
+// One query (decode): reads each key and value once; vectors run over the head.
+void attend_one(const AttentionBlock& x) {
+    const int64_t size = x.head_size;
+    float max = -__builtin_inff(), total = 0.0F;
+    for (int64_t d = 0; d < size; ++d) x.o[d] = 0.0F;
+    for (int64_t key = 0; key < x.key_end; key += kKeys) {
+        const int64_t keys = lesser(kKeys, x.key_end - key);
+        alignas(64) float p[kKeys];
+        float peak = max;
+        for (int64_t j = 0; j < kKeys; ++j) {
+            p[j] =
+                j < keys ? dot(x.q, x.k + (key + j) * x.kv_row, size) * x.scale : -__builtin_inff();
+            peak = p[j] > peak ? p[j] : peak;
+        }
+        const float shrink = exp_of(splat(max - peak))[0];
+        VecF sum{};
+        for (int64_t j = 0; j < kKeys; j += kLanes) {
+            const VecF e = exp_of(load(p + j) - splat(peak));
+            store(p + j, e);
+            sum += e;
+        }
+        total = total * shrink + sum_lanes(sum);
+        max = peak;
+        for (int64_t d = 0; d < size; d += kLanes) {
+            const int64_t lanes = size - d;
+            VecF o = load_part(x.o + d, lanes) * splat(shrink);
+            const float* v = x.v + key * x.kv_row + d;
+            for (int64_t j = 0; j < keys; ++j)
+                o += splat(p[j]) * load_part(v + j * x.kv_row, lanes);
+            store_part(x.o + d, o, lanes);
+        }
+    }
+    if (x.key_end <= 0) return;
+    const float inverse = 1.0F / total;
+    for (int64_t d = 0; d < size; ++d) x.o[d] *= inverse;
+}
+
+struct CachedShape {
+    int64_t batch, tokens, width, heads, kv_heads, size, cache_tokens;
+};
+
+// Copies k and v of every token to its position.
+void store_cache(const KernelArgs& args, const CachedShape& s) {
+    using O = AttentionCachedOperands;
+    const int64_t row = s.kv_heads * s.size;
+    const size_t row_bytes = static_cast<size_t>(row) * sizeof(float);
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        const Range range = split(s.batch * s.tokens, 1, team, rank);
+        for (int64_t i = range.begin; i < range.end; ++i) {
+            const int64_t position = ints(args, O::positions)[i];
+            CHECK_NOTE(position < s.cache_tokens, "position beyond the cache");
+            if (position < 0) continue;
+            const float* k = floats(args, O::qkv) + i * s.width + s.heads * s.size;
+            const int64_t to = (i / s.tokens * s.cache_tokens + position) * row;
+            __builtin_memcpy(floats(args, O::k_cache) + to, k, row_bytes);
+            __builtin_memcpy(floats(args, O::v_cache) + to, k + row, row_bytes);
+        }
+    });
+}
+
+// Queries t .. t + queries of sequence b, head h.
+void attend_cached(const KernelArgs& args, const CachedShape& s, int64_t b, int64_t h, int64_t t,
+                   int64_t queries, float* scratch) {
+    using O = AttentionCachedOperands;
+    const int32_t* positions = ints(args, O::positions) + b * s.tokens + t;
+    KeyRanges ranges;
+    int64_t key_end = 0;
+    for (int64_t i = 0; i < queries; ++i) {
+        ranges.low[i] = 0;
+        ranges.high[i] = positions[i] < 0 ? -1 : positions[i];
+        key_end = greater(key_end, ranges.high[i] + 1);
+    }
+    finish_ranges(queries, &ranges);
+    const int64_t row = s.kv_heads * s.size, o_row = s.heads * s.size;
+    const int64_t at = b * s.cache_tokens * row + h / (s.heads / s.kv_heads) * s.size;
+    const AttentionBlock x{floats(args, O::qkv) + (b * s.tokens + t) * s.width + h * s.size,
+                           s.width,
+                           queries,
+                           floats(args, O::k_cache) + at,
+                           floats(args, O::v_cache) + at,
+                           row,
+                           s.size,
+                           static_cast<float>(args.attrs->attention.scale),
+                           0,
+                           key_end,
+                           floats(args, O::o) + (b * s.tokens + t) * o_row + h * s.size,
+                           o_row,
+                           nullptr};
+    if (scratch == nullptr)
+        attend_one(x);
+    else
+        attend_block(x, ranges, scratch);
+}
+
+}  // namespace
+
+void attention_cached(const KernelArgs& args) noexcept {
+    using O = AttentionCachedOperands;
+    const AttentionAttrs& a = args.attrs->attention;
+    const Shape& shape = args.shape[O::qkv];
+    const CachedShape s{shape.dim[0],
+                        shape.dim[1],
+                        last_of(shape),
+                        a.heads,
+                        a.kv_heads,
+                        a.head_size,
+                        args.shape[O::k_cache].dim[1]};
+    ASSERT(s.width == (s.heads + 2 * s.kv_heads) * s.size && s.heads % s.kv_heads == 0);
+    store_cache(args, s);
+    const bool stream = s.tokens <= kAttentionStreamQueries;
+    const int64_t step = stream ? 1 : kQueries;
+    const int64_t blocks = (s.tokens + step - 1) / step;
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        float* scratch = static_cast<float*>(args.scratch);
+        if (!stream) scratch += rank * attention_scratch_floats(s.size);
+        for (int64_t task = rank; task < s.batch * s.heads * blocks; task += team) {
+            const int64_t t = task % blocks * step;
+            attend_cached(args, s, task / blocks / s.heads, task / blocks % s.heads, t,
+                          lesser(step, s.tokens - t), stream ? nullptr : scratch);
+        }
+    });
+}
+
+}  // namespace plumb::cpu::PLUMB_ISA

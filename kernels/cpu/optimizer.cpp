@@ -1,0 +1,115 @@
+#include "kernels/cpu/kernel_list.h"
+#include "kernels/cpu/vec.h"
+
+namespace plumb::cpu::PLUMB_ISA {
+
+void add(const KernelArgs& args) noexcept {
+    using O = AddOperands;
+    const int64_t count = elements_of(args.shape[O::a]);
+    ASSERT(elements_of(args.shape[O::b]) == count);
+    float* a = floats(args, O::a);
+    const float* b = floats(args, O::b);
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        const Range range = split(count, kLanesMax, team, rank);
+        for (int64_t i = range.begin; i < range.end; i += kLanes) {
+            const int64_t lanes = range.end - i;
+            store_part(a + i, load_part(a + i, lanes) + load_part(b + i, lanes), lanes);
+        }
+    });
+}
+
+void fold(const KernelArgs& args) noexcept {
+    using O = FoldOperands;
+    const int64_t count = elements_of(args.shape[O::total]);
+    ASSERT(elements_of(args.shape[O::part]) == count);
+    float* total = floats(args, O::total);
+    float* part = floats(args, O::part);
+    const bool copy = args.attrs->state.copy_first != 0 && args.micro_batch == 0;
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        const Range range = split(count, kLanesMax, team, rank);
+        for (int64_t i = range.begin; i < range.end; i += kLanes) {
+            const int64_t lanes = range.end - i;
+            VecF v = load_part(part + i, lanes);
+            if (!copy) v = load_part(total + i, lanes) + v;
+            store_part(total + i, v, lanes);
+            store_part(part + i, VecF{}, lanes);
+        }
+    });
+}
+
+void clip(const KernelArgs& args) noexcept {
+    using O = ClipOperands;
+    const int64_t* sum = static_cast<const int64_t*>(args.data[O::sum]);
+    double* out = static_cast<double*>(args.data[O::clip]);
+    const bool finite = sum[2] == 0;
+    // {low, high} * 2^-80; high < 2^63, each half exact or rounded once.
+    const double low = static_cast<double>(static_cast<uint64_t>(sum[0])) * 0x1p-80;
+    const double high = static_cast<double>(sum[1]) * 0x1p-16;
+    const double norm = __builtin_sqrt(high + low);
+    const double limit = args.scalars->clip;
+    out[0] = limit > 0.0 && norm > limit ? limit / norm : 1.0;
+    out[1] = norm;
+    out[2] = finite ? 1.0 : 0.0;
+    out[3] = 0.0;
+}
+
+namespace {
+
+struct AdamwRates {
+    float scale;       // of the gradient
+    float keep;        // 1 - lr * decay
+    float beta1_left;  // 1 - beta1
+    float beta2;
+    float beta2_left;
+    float step;          // lr / (1 - beta1^t)
+    float root_inverse;  // 1 / sqrt(1 - beta2^t)
+    float eps;
+};
+
+// One pass, every array read and written once; auto-vectorised.
+void adamw_range(const AdamwRates& r, float* __restrict w, float* __restrict g, float* __restrict m,
+                 float* __restrict v, Range range) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+        const float gradient = g[i] * r.scale;
+        const float m_next = m[i] + r.beta1_left * (gradient - m[i]);
+        const float v_next = r.beta2 * v[i] + r.beta2_left * gradient * gradient;
+        const float root = __builtin_sqrtf(v_next) * r.root_inverse + r.eps;
+        w[i] = r.keep * w[i] - r.step * (m_next / root);
+        m[i] = m_next;
+        v[i] = v_next;
+        g[i] = 0.0F;
+    }
+}
+
+}  // namespace
+
+void adamw(const KernelArgs& args) noexcept {
+    using O = AdamwOperands;
+    const int64_t count = elements_of(args.shape[O::w]);
+    ASSERT(elements_of(args.shape[O::g]) == count && elements_of(args.shape[O::m]) == count &&
+           elements_of(args.shape[O::v]) == count);
+    const StepScalars& s = *args.scalars;
+    const double* clip_4 = static_cast<const double*>(args.data[O::clip]);
+    const bool finite = clip_4[2] != 0.0;
+    const double decay = args.attrs->state.decay != 0 ? s.weight_decay : 0.0;
+    const AdamwRates rates{static_cast<float>(clip_4[0]),
+                           static_cast<float>(1.0 - s.lr * decay),
+                           static_cast<float>(1.0 - s.beta1),
+                           static_cast<float>(s.beta2),
+                           static_cast<float>(1.0 - s.beta2),
+                           static_cast<float>(s.lr / s.bias_correction1),
+                           static_cast<float>(1.0 / __builtin_sqrt(s.bias_correction2)),
+                           static_cast<float>(s.eps)};
+    float* g = floats(args, O::g);
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        const Range range = split(count, kLanesMax, team, rank);
+        if (finite)
+            adamw_range(rates, floats(args, O::w), g, floats(args, O::m), floats(args, O::v),
+                        range);
+        else
+            __builtin_memset(g + range.begin, 0,
+                             static_cast<size_t>(range.end - range.begin) * sizeof(float));
+    });
+}
+
+}  // namespace plumb::cpu::PLUMB_ISA

@@ -1,0 +1,174 @@
+// Vectors of the instruction set being compiled, by the compilers' own vector extensions, and the
+// few functions on them that kernels share. Everything is inline with internal linkage inside the
+// instruction set's namespace: a function compiled for AVX-512 must never be what the linker picks
+// for the portable table (scripts/check_isa_symbols.sh proves it). For the same reason kernels use
+// neither std:: templates nor the inline members of shared structs.
+// Path: hot.
+#pragma once
+
+#include <omp.h>
+
+#include "kernels/blocking.h"
+#include "kernels/kernels.h"
+
+#if defined(__AVX512F__)
+#define PLUMB_VEC_BYTES 64
+#elif defined(__AVX2__)
+#define PLUMB_VEC_BYTES 32
+#else
+#define PLUMB_VEC_BYTES 16
+#endif
+#define PLUMB_INLINE static inline __attribute__((always_inline, unused))
+
+namespace plumb::cpu::PLUMB_ISA {
+
+typedef float VecF __attribute__((vector_size(PLUMB_VEC_BYTES)));
+typedef int32_t VecI __attribute__((vector_size(PLUMB_VEC_BYTES)));
+typedef float Vec4 __attribute__((vector_size(16)));
+
+constexpr int64_t kLanes = PLUMB_VEC_BYTES / 4;
+
+PLUMB_INLINE VecF load(const float* p) {
+    VecF v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+PLUMB_INLINE void store(float* p, VecF v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+PLUMB_INLINE VecF splat(float x) {
+    return x - VecF{};
+}
+// The first `lanes` elements; the rest are zero, and memory beyond them is not touched.
+PLUMB_INLINE VecF load_part(const float* p, int64_t lanes) {
+    if (lanes >= kLanes) return load(p);
+    float part[kLanes] = {};
+    for (int64_t i = 0; i < lanes; ++i) part[i] = p[i];
+    return load(part);
+}
+PLUMB_INLINE void store_part(float* p, VecF v, int64_t lanes) {
+    if (lanes >= kLanes) {
+        store(p, v);
+        return;
+    }
+    float part[kLanes];
+    store(part, v);
+    for (int64_t i = 0; i < lanes; ++i) p[i] = part[i];
+}
+PLUMB_INLINE VecF max_of(VecF a, VecF b) {
+    return a > b ? a : b;
+}
+PLUMB_INLINE VecI bits_of(VecF v) {
+    VecI i;
+    __builtin_memcpy(&i, &v, sizeof i);
+    return i;
+}
+PLUMB_INLINE VecF float_of(VecI i) {
+    VecF v;
+    __builtin_memcpy(&v, &i, sizeof v);
+    return v;
+}
+// Sum of the lanes in a fixed order (halves added until one is left).
+PLUMB_INLINE float sum_lanes(VecF v) {
+    float part[kLanes];
+    store(part, v);
+    for (int64_t width = kLanes / 2; width > 0; width /= 2)
+        for (int64_t i = 0; i < width; ++i) part[i] += part[i + width];
+    return part[0];
+}
+PLUMB_INLINE float max_lanes(VecF v) {
+    float part[kLanes];
+    store(part, v);
+    float max = part[0];
+    for (int64_t i = 1; i < kLanes; ++i) max = part[i] > max ? part[i] : max;
+    return max;
+}
+PLUMB_INLINE float dot(const float* a, const float* b, int64_t size) {
+    VecF sum{};
+    for (int64_t i = 0; i < size; i += kLanes)
+        sum += load_part(a + i, size - i) * load_part(b + i, size - i);
+    return sum_lanes(sum);
+}
+
+// exp(x) to about 1 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial in r (Cephes expf), times
+// 2^n. 0 below -87.3 (no denormals), e^88.37 above, NaN stays NaN.
+PLUMB_INLINE VecF exp_of(VecF x) {
+    const VecF lowest = splat(-87.33654F), highest = splat(88.37626F);
+    const VecF magic = splat(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
+    const VecI zero_mask = x < lowest;
+    x = x > highest ? highest : x;
+    const VecF shifted = x * splat(1.44269504F) + magic;
+    const VecF n = shifted - magic;
+    VecF r = x - n * splat(0.693359375F);
+    r = r - n * splat(-2.12194440e-4F);
+    VecF p = splat(1.9875691500e-4F);
+    p = p * r + splat(1.3981999507e-3F);
+    p = p * r + splat(8.3334519073e-3F);
+    p = p * r + splat(4.1665795894e-2F);
+    p = p * r + splat(1.6666665459e-1F);
+    p = p * r + splat(5.0000001201e-1F);
+    p = p * (r * r) + r + splat(1.0F);
+    const VecF power = float_of((bits_of(shifted) + 127) << 23);
+    const VecF y = p * power;
+    return zero_mask ? VecF{} : y;
+}
+PLUMB_INLINE VecF sigmoid_of(VecF x) {
+    return splat(1.0F) / (splat(1.0F) + exp_of(-x));
+}
+// The tanh form of GELU: x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3).
+PLUMB_INLINE VecF gelu_sigmoid(VecF x) {
+    return sigmoid_of(x * (splat(1.5957691216F) + splat(0.0713548162726F) * (x * x)));
+}
+PLUMB_INLINE VecF gelu_of(VecF x) {
+    return x * gelu_sigmoid(x);
+}
+PLUMB_INLINE VecF gelu_slope_of(VecF x) {
+    const VecF s = gelu_sigmoid(x);
+    const VecF du = splat(1.5957691216F) + splat(3.0F * 0.0713548162726F) * (x * x);
+    return s + x * s * (splat(1.0F) - s) * du;
+}
+
+PLUMB_INLINE int64_t elements_of(const Shape& shape) {
+    int64_t n = 1;
+    for (int i = 0; i < shape.rank; ++i) n *= shape.dim[i];
+    return n;
+}
+PLUMB_INLINE int64_t last_of(const Shape& shape) {
+    return shape.rank == 0 ? 1 : shape.dim[shape.rank - 1];
+}
+PLUMB_INLINE int64_t rows_of(const Shape& shape) {
+    int64_t n = 1;
+    for (int i = 0; i + 1 < shape.rank; ++i) n *= shape.dim[i];
+    return n;
+}
+PLUMB_INLINE float* floats(const KernelArgs& args, int operand) {
+    return static_cast<float*>(args.data[operand]);
+}
+PLUMB_INLINE const int32_t* ints(const KernelArgs& args, int operand) {
+    return static_cast<const int32_t*>(args.data[operand]);
+}
+
+struct Range {
+    int64_t begin;
+    int64_t end;
+};
+// Part `part` of `parts` of [0, count), cut at multiples of `granule`.
+PLUMB_INLINE Range split(int64_t count, int64_t granule, int64_t parts, int64_t part) {
+    const int64_t blocks = (count + granule - 1) / granule;
+    const int64_t begin = blocks * part / parts * granule;
+    const int64_t end = blocks * (part + 1) / parts * granule;
+    return {lesser(begin, count), lesser(end, count)};
+}
+// body(rank, size) on each thread of the team. The team's size never changes between regions (a
+// changed size makes the OpenMP runtime allocate); one thread needs no region.
+template <typename Body>
+PLUMB_INLINE void run_team(int32_t threads, const Body& body) {
+    if (threads == 1) {
+        body(0, 1);
+        return;
+    }
+#pragma omp parallel num_threads(threads)
+    body(omp_get_thread_num(), omp_get_num_threads());
+}
+
+}  // namespace plumb::cpu::PLUMB_ISA

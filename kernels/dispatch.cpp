@@ -1,0 +1,63 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/isa_tables.h"
+#include "kernels/kernels.h"
+
+namespace plumb {
+
+namespace {
+
+int64_t cache_bytes(int name, int64_t otherwise) noexcept {
+    const long size = sysconf(name);
+    return size > 0 ? static_cast<int64_t>(size) : otherwise;
+}
+
+constexpr DeviceRecord kNamed[] = {
+    {"cpu-portable", Isa::portable, 1, 32 * kKiB, 1 * kMiB, 32 * kMiB},
+    {"cpu-avx2", Isa::avx2, 1, 32 * kKiB, 1 * kMiB, 32 * kMiB},
+    {"cpu-avx512", Isa::avx512, 1, 32 * kKiB, 1 * kMiB, 32 * kMiB},
+};
+
+}  // namespace
+
+Isa host_isa() noexcept {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return Isa::avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+    return Isa::portable;
+}
+
+const KernelTable& kernel_table(Isa isa) noexcept {
+    CHECK_NOTE(static_cast<int>(isa) <= static_cast<int>(host_isa()),
+               "instruction set not supported by this machine");
+    if (isa == Isa::avx512) return cpu::avx512::table();
+    if (isa == Isa::avx2) return cpu::avx2::table();
+    return cpu::portable::table();
+}
+
+DeviceRecord host_device(int32_t threads) noexcept {
+    DeviceRecord record{"host",
+                        host_isa(),
+                        threads,
+                        cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 * kKiB),
+                        cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 * kMiB),
+                        cache_bytes(_SC_LEVEL3_CACHE_SIZE, 32 * kMiB)};
+    return record;
+}
+
+bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexcept {
+    for (const DeviceRecord& known : kNamed) {
+        if (std::strcmp(known.name, name) != 0) continue;
+        *record = known;
+        record->threads = threads;
+        return true;
+    }
+    return false;
+}
+
+}  // namespace plumb
