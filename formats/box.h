@@ -57,6 +57,33 @@ class ChunkCursor {
     int64_t end_;
 };
 
+// Where the element at `at` stands in a dense array of `box`, in elements.
+inline int64_t offset_in(const Box& box, const int64_t (&at)[kMaxRank]) noexcept {
+    int64_t offset = 0;
+    for (int d = 0; d < kMaxRank; ++d) offset = offset * box.extent[d] + at[d] - box.start[d];
+    return offset;
+}
+
+// Elements of `region` that lie next to each other in dense arrays of both boxes: all of the
+// trailing dims that both share, times the range of the dim before.
+int64_t run_elements(const Box& region, const Box& a, const Box& b) noexcept;
+
+// Calls visit(offset in a, offset in b, elements) for each such run of `region`, in order.
+template <typename Visit>
+void for_each_run(const Box& region, const Box& a, const Box& b, Visit visit) {
+    const int64_t run = run_elements(region, a, b);
+    const int64_t elements = box_elements(region);
+    for (int64_t first = 0; first < elements; first += run) {
+        int64_t at[kMaxRank];
+        int64_t rest = first;
+        for (int d = kMaxRank - 1; d >= 0; --d) {
+            at[d] = region.start[d] + rest % region.extent[d];
+            rest /= region.extent[d];
+        }
+        visit(offset_in(a, at), offset_in(b, at), run);
+    }
+}
+
 // Copies the elements of `region` (inside both boxes) from a dense array of from_box to a dense
 // array of to_box.
 void copy_region(const Box& region, const Box& from_box, const void* from, const Box& to_box,

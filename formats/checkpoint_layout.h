@@ -29,6 +29,7 @@ inline constexpr uint32_t kCheckpointVersion = 1;
 inline constexpr uint64_t kKnownIncompatible = 0;
 inline constexpr int64_t kChunkAlignBytes = 64;
 inline constexpr int64_t kSettingsBytesMax = kMiB;
+inline constexpr int64_t kTensorCountMax = 1 << 20;
 inline constexpr uint32_t kFileCountMax = 1 << 20;
 inline constexpr char kManifestName[] = "MANIFEST";
 inline constexpr char kManifestTemporaryName[] = "MANIFEST.tmp";

@@ -35,12 +35,9 @@ class CheckpointReader {
     // Staging that the read functions need for this checkpoint's chunks.
     CodecStagingBytes staging_bytes() const;
 
-    struct ChunkPlace {
-        const ChunkRecord* record;
-        int file;
-    };
-    // All chunks, ordered by tensor, then by place on disk.
-    const std::vector<ChunkPlace>& chunks() const { return chunks_; }
+    // Chunks over all files.
+    int64_t chunk_count() const { return static_cast<int64_t>(chunks_.size()); }
+    int64_t stored_bytes() const;  // of the chunks
 
     // A box, a flat span, or the whole of a tensor, dense, into `destination`.
     void read_box(int64_t tensor, const Box& box, void* destination, const CodecStaging& staging);
@@ -48,20 +45,22 @@ class CheckpointReader {
                    const CodecStaging& staging);
     void read_tensor(int64_t tensor, void* destination, const CodecStaging& staging);
 
-    // Reads, verifies and decodes one chunk; calls for every chunk make a full verification.
-    void verify_chunk_at(const ChunkPlace& place, const CodecStaging& staging);
-
-    // state_digest recomputed from the stored f32 and i32 tensors that enter it: see CHECKPOINT.md.
-    Hash128 recompute_digest(const CodecStaging& staging);
+    // Reads, verifies and decodes every chunk and compares the state digest of what was decoded
+    // with the MANIFEST's.
+    void verify(const CodecStaging& staging);
 
   private:
+    struct ChunkPlace {
+        const ChunkRecord* record;
+        uint32_t file;
+    };
     struct DataFile {
         std::string path;
         int fd = -1;
-        std::vector<uint64_t> index;  // ChunkRecord[], 8-byte aligned
+        std::vector<ChunkRecord> index;
     };
     void open_data_file(uint32_t number, Hash128* tiling);
-    void load_chunk(const ChunkPlace& place, void* raw, const CodecStaging& staging);
+    void decode(const ChunkPlace& place, void* raw, const CodecStaging& staging);
     void close_all() noexcept;
 
     std::string path_;
@@ -69,7 +68,7 @@ class CheckpointReader {
     std::vector<uint64_t> manifest_bytes_;
     ManifestView manifest_;
     std::vector<DataFile> data_;
-    std::vector<ChunkPlace> chunks_;
+    std::vector<ChunkPlace> chunks_;    // by tensor, then by place on disk
     std::vector<int64_t> first_chunk_;  // per tensor, index into chunks_; one more at the end
 };
 

@@ -24,6 +24,9 @@ struct ManifestView {
     const char* settings = nullptr;
 };
 
+// Every record well-formed (at least 1 per dim, sizes fit 63 bits), no tensor twice.
+Status validate_tensors(const char* file, const TensorRecord* tensors, int64_t count) noexcept;
+
 // The first 512 bytes of a MANIFEST alone: magic, version, features, reserved bytes, own hash.
 Status validate_manifest_header(const char* file, ConstBytes bytes) noexcept;
 
@@ -31,9 +34,13 @@ Status validate_manifest_header(const char* file, ConstBytes bytes) noexcept;
 Status validate_manifest(const char* file, ConstBytes bytes, ManifestView* view) noexcept;
 
 // The parts of data file `number` against the manifest. file_bytes is the size the file system
-// reports. Order: header, footer, then index; each needs the one before.
+// reports. Order: header, footer, table, index; each
+// needs those before.
 Status validate_data_header(const char* file, ConstBytes bytes, const ManifestView& manifest,
                             uint32_t number) noexcept;
+// The data file's copy of the tensor table (the header has vouched for its size).
+Status validate_data_table(const char* file, const void* table,
+                           const ManifestView& manifest) noexcept;
 Status validate_data_footer(const char* file, ConstBytes bytes, int64_t file_bytes,
                             const ManifestView& manifest, uint32_t number) noexcept;
 // *tiling accumulates tiling_sum over the file's chunks.

@@ -63,7 +63,8 @@ class CheckpointWriter {
     const char* step_directory() const { return step_path_.text; }
 
   private:
-    Status open_data() noexcept;
+    Status make_step() noexcept;
+    Status check_request() noexcept;
     Status write_header() noexcept;
     Status write_one_chunk(int64_t tensor, const Box& box, const void* data) noexcept;
     Status finish_data() noexcept;
@@ -77,7 +78,8 @@ class CheckpointWriter {
     SaveMemory memory_;
     uint64_t save_id_ = 0;
     int fd_ = -1;
-    bool active_ = false;
+    bool active_ = false;     // between begin and commit or abandon
+    bool made_step_ = false;  // the directory is ours to remove
     bool reserved_ = false;
     int64_t offset_ = 0;
     int64_t raw_bytes_ = 0;
@@ -85,6 +87,7 @@ class CheckpointWriter {
     Hash128 tiling_;
     Hash128 table_hash_;
     Hash128 index_hash_;
+    FileName step_name_ = {};
     Path step_path_ = {};
     Path data_path_ = {};
 };

@@ -17,6 +17,7 @@ struct FileLayer {
     int64_t (*pread)(void* context, int fd, void* data, int64_t size_bytes, int64_t offset);
     int64_t (*pwrite)(void* context, int fd, const void* data, int64_t size_bytes, int64_t offset);
     int64_t (*file_bytes)(void* context, int fd);
+    int64_t (*free_bytes)(void* context, int fd);  // of the file system, for this user
     int (*fsync)(void* context, int fd);
     int (*fdatasync)(void* context, int fd);
     int (*fallocate)(void* context, int fd, int64_t size_bytes);
@@ -47,10 +48,18 @@ Status write_fully(const FileLayer& files, int fd, const char* path, const void*
                    int64_t size_bytes, int64_t offset) noexcept;
 Status sync_file(const FileLayer& files, int fd, const char* path) noexcept;
 Status sync_data(const FileLayer& files, int fd, const char* path) noexcept;
+// Reserves blocks and sets the size; *reserved is false where the file system cannot (then the
+// writes find out whether the disk is full).
+Status reserve_file(const FileLayer& files, int fd, const char* path, int64_t size_bytes,
+                    bool* reserved) noexcept;
+Status cut_file(const FileLayer& files, int fd, const char* path, int64_t size_bytes) noexcept;
 Status close_file(const FileLayer& files, int fd, const char* path) noexcept;
 // Opens, fsyncs and closes a directory, so that names made or removed in it are durable.
 Status sync_directory(const FileLayer& files, const char* path) noexcept;
+Status make_directory(const FileLayer& files, const char* path) noexcept;
+Status rename_file(const FileLayer& files, const char* from, const char* to) noexcept;
 Status remove_file(const FileLayer& files, const char* path) noexcept;  // absent is ok
+Status remove_directory(const FileLayer& files, const char* path) noexcept;
 
 // Calls visit(user, name) for each entry but "." and "..", until it returns false.
 using VisitEntry = bool (*)(void* user, const char* name);

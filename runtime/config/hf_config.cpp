@@ -149,8 +149,8 @@ void read_rope(RunConfig& config, const Json& json, const std::string& name) {
                                     (key == "partial_rotary_factor" && value == 1.0);
             if (is_neutral) continue;
             if (key != "rope_theta")
-                bad(name, "{}.{} is {}; only plain RoPE (rope_type \"default\") is supported",
-                    table_key, key.substr(0, 80), shown(value));
+                bad(name, "{} has {}: {}; only plain RoPE (rope_type \"default\") is supported",
+                    table_key, shown(key), shown(value));
             read_key(config, *find_setting("model.rope_theta"), value, "rope_theta", name);
         }
     }

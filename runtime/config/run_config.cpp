@@ -31,11 +31,12 @@ template <typename... Args>
 
 FoundValue parse_override(const std::string& argument) {
     const std::string body = argument.rfind("--", 0) == 0 ? argument.substr(2) : argument;
+    // The argument is the place: it is what the user finds again in the command.
+    const std::string where = argument.size() <= 200 && printable(argument) ? argument : "override";
     const size_t equals = body.find('=');
     if (equals == std::string::npos)
-        bad(argument, "settings are written --section.key=value; there is no '='");
-    // The argument is the place: it is what the user finds again in the command.
-    return {body.substr(0, equals), argument.substr(0, 200), UntypedValue{body.substr(equals + 1)}};
+        bad(where, "settings are written --section.key=value; there is no '='");
+    return {body.substr(0, equals), where, UntypedValue{body.substr(equals + 1)}};
 }
 
 // Where the model comes from: a preset, a config.json, or (kind none) only a [model] table.

@@ -2,15 +2,32 @@
 
 #include <fmt/format.h>
 
-// No setting is a nested value; the limit bounds the parser's recursion.
-#define TOML_MAX_NESTED_VALUES 16
-#include <toml++/toml.h>
-
 #include <algorithm>
-#include <sstream>
 #include <string_view>
 
 #include "runtime/base/error.h"
+
+namespace plumb {
+namespace {
+
+// A failed assertion of the parser. Malformed headers such as "[[[" reach one in toml++ before
+// 2026.
+struct ParserAssertion {};
+[[noreturn]] void throw_parser_assertion() {
+    throw ParserAssertion();
+}
+
+}  // namespace
+}  // namespace plumb
+
+// toml++ would abort, or under NDEBUG run on with undefined behaviour, where this throws. Only this
+// file includes it, so there is one definition of its functions.
+#undef NDEBUG
+#define TOML_ASSERT(condition) \
+    ((condition) ? static_cast<void>(0) : ::plumb::throw_parser_assertion())
+// No setting is a nested value; the limit bounds the parser's recursion.
+#define TOML_MAX_NESTED_VALUES 16
+#include <toml++/toml.h>
 
 namespace plumb {
 namespace {
@@ -114,6 +131,8 @@ std::vector<FoundValue> parse_run_file(const std::string& text, const std::strin
         const toml::source_position at = error.source().begin;
         throw Error(ExitCode::bad_input, fmt::format("{}:{}:{}: not TOML: {}", name, at.line,
                                                      at.column, error.description()));
+    } catch (const ParserAssertion&) {
+        throw Error(ExitCode::bad_input, fmt::format("{}: not TOML: malformed key or value", name));
     }
     std::stable_sort(all.begin(), all.end(),
                      [](const Placed& a, const Placed& b) { return a.at < b.at; });

@@ -66,7 +66,7 @@ struct CheckpointSpec {
 };
 
 struct GenerateSpec {
-    int64_t prefill_chunk = 64;  // tokens of the prompt per pass
+    int64_t prefill_chunk = 0;  // tokens of the prompt per pass; as read, 0: 64 or the context
 
     bool operator==(const GenerateSpec&) const = default;
 };

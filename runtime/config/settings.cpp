@@ -359,7 +359,16 @@ const Setting* find_setting(std::string_view key) {
 const Setting& require_setting(const FoundValue& found) {
     if (const Setting* setting = find_setting(found.key)) return *setting;
     std::vector<std::string> keys = {"preset", "model"};
-    for (const Setting& setting : settings()) keys.emplace_back(setting.key);
+    for (const Setting& setting : settings()) {
+        const std::string key = setting.key;
+        const std::string section = key.substr(0, key.find('.'));
+        if (found.key == section)
+            throw Error(ExitCode::bad_input,
+                        fmt::format("{}: {} is {}; it must be a table", found.where, section,
+                                    describe(found.value)));
+        keys.push_back(key);
+        if (found.key.find('.') == std::string::npos) keys.push_back(section);
+    }
     throw Error(ExitCode::bad_input,
                 fmt::format("{}: unknown key {}; the nearest is {}", found.where,
                             quote(found.key.substr(0, 80)), nearest(found.key, keys)));

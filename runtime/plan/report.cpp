@@ -129,7 +129,7 @@ std::string verdict(const Program& program, const Plan& plan, const ReportSubjec
 }  // namespace
 
 std::string human_bytes(int64_t bytes) {
-    if (bytes < 0) return "-" + human_bytes(-bytes);
+    if (bytes < 0) return fmt::format("-{}", human_bytes(-bytes));
     if (bytes < kKiB) return fmt::format("{} B", bytes);
     static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double value = static_cast<double>(bytes) / 1024.0;
@@ -145,7 +145,7 @@ std::string human_bytes(int64_t bytes) {
 std::string grouped_digits(int64_t number) {
     std::string digits = fmt::format("{}", number);
     const size_t sign = number < 0 ? 1 : 0;
-    for (size_t at = digits.size(); at > sign + 3;) digits.insert(at -= 3, ",");
+    for (size_t at = digits.size(); at > sign + 3;) digits.insert(at -= 3, 1, ',');
     return digits;
 }
 

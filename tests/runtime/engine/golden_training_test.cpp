@@ -1,0 +1,149 @@
+// Twenty AdamW steps of the golden models against PyTorch in float64 (tests/golden), and the
+// settings that must not change a bit of them.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "runtime/engine/state_io.h"
+#include "tests/runtime/engine/golden_session.h"
+
+namespace plumb {
+namespace {
+
+class GoldenTrainingTest : public testing::TestWithParam<const char*> {
+  protected:
+    Golden golden_ = read_golden(GetParam());
+
+    struct Outcome {
+        std::vector<double> losses;
+        Hash128 digest;
+    };
+    Outcome train(const GoldenRun& run, int64_t steps) {
+        Session session(golden_config(golden_, run), Purpose::train);
+        set_golden_weights(session);
+        Outcome outcome;
+        for (int64_t s = 0; s < steps; ++s)
+            outcome.losses.push_back(run_golden_step(session, golden_, s).loss);
+        outcome.digest = StateIo(session).digest();
+        return outcome;
+    }
+};
+
+TEST_P(GoldenTrainingTest, LossesAndNormsOfTwentySteps) {
+    Session session(golden_config(golden_, {}), Purpose::train);
+    set_golden_weights(session);
+    const GoldenTraining& t = golden_.training;
+    for (int64_t s = 0; s < t.steps; ++s) {
+        const auto i = static_cast<size_t>(s);
+        const StepResult result = run_golden_step(session, golden_, s);
+        EXPECT_NEAR(result.loss, t.loss[i], 1e-5 * t.loss[i]) << "step " << s;
+        EXPECT_NEAR(result.grad_norm, t.grad_norm[i], 1e-5 * t.grad_norm[i]) << "step " << s;
+    }
+    for (const GoldenParameter& golden : golden_.parameters) {
+        if (std::isnan(golden.final_square_sum)) continue;
+        const Param* param = nullptr;
+        for (const Param& p : session.program().params)
+            if (p.name == golden.name) param = &p;
+        ASSERT_NE(param, nullptr) << golden.name;
+        const float* w = session.executor().data<float>(param->weight);
+        double squares = 0;
+        for (int64_t k = 0; k < param->elements(); ++k) squares += double{w[k]} * w[k];
+        EXPECT_NEAR(squares, golden.final_square_sum, 1e-4 * golden.final_square_sum)
+            << golden.name;
+    }
+}
+
+TEST_P(GoldenTrainingTest, GradientOfEachParameter) {
+    Session session(golden_config(golden_, {}), Purpose::train);
+    set_golden_weights(session);
+    fill_golden_step(session, golden_, 0);
+    set_golden_scalars(session, golden_, 0);
+    const SectionId update = session.program().section(SectionKind::update);
+    for (const Entry& entry : session.program().phase(PhaseKind::step)->entries)
+        if (entry.section != update) session.executor().run(entry);
+    ASSERT_EQ(session.program().params.size(), golden_.parameters.size());
+    for (const Param& param : session.program().params) {
+        const double expected = golden_.parameter(param.name).gradient_norm;
+        if (std::isnan(expected)) continue;
+        const float* g = session.executor().data<float>(param.grad);
+        double squares = 0;
+        for (int64_t k = 0; k < param.elements(); ++k) squares += double{g[k]} * g[k];
+        EXPECT_NEAR(std::sqrt(squares), expected, 1e-5 * expected) << param.name;
+    }
+}
+
+TEST_P(GoldenTrainingTest, SettingsThatChangeNoBit) {
+    const Outcome reference = train({}, 5);
+    GoldenRun run;
+    for (const int64_t blocks : {1, 2, 3}) {
+        run.recompute_blocks = blocks;
+        EXPECT_EQ(train(run, 5).digest, reference.digest) << "recompute block:" << blocks;
+    }
+    run = {};
+    run.threads = 2;
+    EXPECT_EQ(train(run, 5).digest, reference.digest) << "two threads";
+    EXPECT_EQ(train({}, 5).digest, reference.digest) << "run to run";
+    run = {};
+    run.reduction = Reduction::exact;
+    const Outcome exact = train(run, 5);
+    run.recompute_blocks = 2;
+    EXPECT_EQ(train(run, 5).digest, exact.digest) << "exact with recompute";
+    for (size_t s = 0; s < 5; ++s)
+        EXPECT_NEAR(exact.losses[s], reference.losses[s], 1e-6 * reference.losses[s]);
+}
+
+// ||g - g64|| / ||g64|| of the step's gradient against the fp64 sum of the gradients that each of
+// its 8 micro-batches gives alone.
+TEST_P(GoldenTrainingTest, GradientsSummedOverEightMicroBatches) {
+    for (const Reduction reduction : {Reduction::exact, Reduction::fast}) {
+        GoldenRun run;
+        run.reduction = reduction;
+        run.micro_batches = 8;
+        Session session(golden_config(golden_, run), Purpose::train);
+        set_golden_weights(session);
+        fill_golden_step(session, golden_, 0);
+        set_golden_scalars(session, golden_, 0);
+        const Program& program = session.program();
+        Executor& executor = session.executor();
+        const auto gradient = [&](const Param& param, int64_t k) {
+            double g = executor.data<float>(param.grad)[k];
+            for (const GradUse& use : param.further_uses)
+                if (use.grad != kNoTensor) g += executor.data<float>(use.grad)[k];
+            return g;
+        };
+        const auto clear = [&] { session.run_phase(PhaseKind::load); };
+        std::vector<double> sum;
+        for (const Param& param : program.params)
+            sum.resize(sum.size() + static_cast<size_t>(param.elements()), 0.0);
+        const auto& entries = program.phase(PhaseKind::step)->entries;
+        const SectionId update = program.section(SectionKind::update);
+        for (int32_t m = 0; m < 8; ++m) {
+            clear();
+            for (const Entry& entry : entries)
+                if (entry.section != update && entry.micro_batch == m) executor.run(entry);
+            size_t at = 0;
+            for (const Param& param : program.params)
+                for (int64_t k = 0; k < param.elements(); ++k) sum[at++] += gradient(param, k);
+        }
+        clear();
+        for (const Entry& entry : entries)
+            if (entry.section != update) executor.run(entry);
+        double error = 0, norm = 0;
+        size_t at = 0;
+        for (const Param& param : program.params) {
+            for (int64_t k = 0; k < param.elements(); ++k, ++at) {
+                const double difference = gradient(param, k) - sum[at];
+                error += difference * difference;
+                norm += sum[at] * sum[at];
+            }
+        }
+        EXPECT_LE(std::sqrt(error / norm), reduction == Reduction::exact ? 1e-6 : 1e-5);
+        EXPECT_GT(norm, 0);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTrainingTest, testing::Values("gpt2", "llama", "llama_bias"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace plumb
