@@ -62,7 +62,10 @@ TEST_F(StopRequests, OtherSignalsMayComeTwice) {
     EXPECT_EXIT(
         {
             const StopRequest stop(folder_);
-            for (int i = 0; i < 2; ++i) ::raise(SIGTERM), ::raise(SIGUSR1);
+            for (int i = 0; i < 2; ++i) {
+                ::raise(SIGTERM);
+                ::raise(SIGUSR1);
+            }
             ::_exit(stop.asked() != nullptr ? 0 : 1);
         },
         ::testing::ExitedWithCode(0), "");
