@@ -1,0 +1,99 @@
+#include "infer/prompt.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string_view>
+
+#include "runtime/base/error.h"
+
+namespace plumb {
+
+namespace {
+
+constexpr int64_t kByteTokens = 256;
+
+void check_prompt(const std::vector<int32_t>& prompt, const ModelSpec& model,
+                  const std::string& where) {
+    const auto count = static_cast<int64_t>(prompt.size());
+    if (count == 0)
+        throw Error(ExitCode::bad_input, where + ": the prompt is empty; give at least one token");
+    if (count > model.max_position_embeddings)
+        throw Error(ExitCode::bad_input,
+                    fmt::format("{}: the prompt has {} tokens, but the model's context is {} "
+                                "tokens (max_position_embeddings)",
+                                where, count, model.max_position_embeddings));
+}
+
+}  // namespace
+
+bool takes_text(const ModelSpec& model) {
+    return model.vocab_size <= kByteTokens;
+}
+
+std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& model,
+                                 const std::string& where) {
+    if (!takes_text(model))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("{}: text is taken as bytes by models of at most {} tokens, but "
+                                "this one has {} and its checkpoint no tokenizer; give token ids, "
+                                "as in --prompt-tokens 1,2,3",
+                                where, kByteTokens, model.vocab_size));
+    std::vector<int32_t> prompt;
+    prompt.reserve(bytes.size());
+    for (const char character : bytes) {
+        const auto byte = static_cast<uint8_t>(character);
+        if (byte >= model.vocab_size)
+            check_token_id(byte, model.vocab_size,
+                           fmt::format("{}, byte {}", where, prompt.size()));
+        prompt.push_back(byte);
+    }
+    check_prompt(prompt, model, where);
+    return prompt;
+}
+
+std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model,
+                                   const std::string& where) {
+    std::vector<int32_t> prompt;
+    for (size_t first = 0; !list.empty() && first <= list.size();) {
+        const size_t last = std::min(list.find(',', first), list.size());
+        const std::string_view item(list.data() + first, last - first);
+        int64_t id = 0;
+        const auto [end, code] = std::from_chars(item.data(), item.data() + item.size(), id);
+        if (code != std::errc{} || end != item.data() + item.size())
+            throw Error(ExitCode::bad_input,
+                        fmt::format("{}: item {} is \"{}\"; expected token ids separated by "
+                                    "commas, as in 1,2,3",
+                                    where, prompt.size(), item));
+        check_token_id(id, model.vocab_size, fmt::format("{}, item {}", where, prompt.size()));
+        prompt.push_back(static_cast<int32_t>(id));
+        first = last + 1;
+    }
+    check_prompt(prompt, model, where);
+    return prompt;
+}
+
+std::string read_prompt_file(const std::string& path) {
+    const auto fail = [&] {
+        throw Error(ExitCode::io,
+                    fmt::format("--prompt-file: cannot read {}: {}", path, std::strerror(errno)));
+    };
+    const auto close = [](FILE* file) {
+        if (file != stdin) std::fclose(file);
+    };
+    const std::unique_ptr<FILE, decltype(close)> file(
+        path == "-" ? stdin : std::fopen(path.c_str(), "rb"), close);
+    if (file == nullptr) fail();
+    std::string bytes;
+    char part[4096];
+    while (const size_t size = std::fread(part, 1, sizeof part, file.get()))
+        bytes.append(part, size);
+    if (std::ferror(file.get()) != 0) fail();
+    return bytes;
+}
+
+}  // namespace plumb

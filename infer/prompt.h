@@ -1,0 +1,29 @@
+// From what the user typed to token ids that a model can take. Text is bytes, each a token, because
+// checkpoints hold no tokenizer yet: it needs a model of at most 256 tokens; others take ids. Every
+// id is checked against the vocabulary and the count against the context, before anything large is
+// reserved; each error names the option, what was found and what would be right (exit 2).
+// Path: cold.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/config/model_spec.h"
+
+namespace plumb {
+
+// True when a byte is a token of this model.
+bool takes_text(const ModelSpec& model);
+
+// `where` names the option in errors.
+std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& model,
+                                 const std::string& where);
+
+// From "1,2,3".
+std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model,
+                                   const std::string& where);
+
+// All bytes of a file, or of standard input for "-". Throws Error: io.
+std::string read_prompt_file(const std::string& path);
+
+}  // namespace plumb
