@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <csignal>
 #include <cstring>
 
@@ -45,9 +44,10 @@ struct Options {
 void check(const Options& options) {
     if (options.max_new_tokens < 1)
         refuse(fmt::format("--max-new-tokens: {} is below 1", options.max_new_tokens));
-    if (!std::isfinite(options.sampling.temperature) || options.sampling.temperature < 0)
-        refuse(fmt::format("--temperature: {} is not a finite number of at least 0",
-                           options.sampling.temperature));
+    // Below the range, logits over temperature leave what doubles hold.
+    const double temperature = options.sampling.temperature;
+    if (temperature != 0 && !(temperature >= 1e-3 && temperature <= 1e3))
+        refuse(fmt::format("--temperature: {} is neither 0 nor from 0.001 to 1000", temperature));
 }
 
 // False when only help was asked for (and printed).
