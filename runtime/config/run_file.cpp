@@ -35,12 +35,17 @@ namespace {
 constexpr int64_t kMaxFileBytes = 64 * kKiB;
 constexpr int64_t kMaxDotsOfLine = 16;
 
-// Dots of a line outside strings and comments: each may open a table inside a table.
-int64_t count_key_dots(std::string_view line) {
+[[noreturn]] void fail(const std::string& name, int64_t line, size_t at, const std::string& why) {
+    throw Error(ExitCode::bad_input, fmt::format("{}:{}:{}: {}", name, line, at + 1, why));
+}
+
+// Looks at what lies outside strings and comments. A dot may open a table inside a table, so their
+// number is bounded. TOML allows only ASCII there; toml++ 3.3 has undefined behaviour otherwise.
+void check_line(std::string_view content, int64_t line, const std::string& name) {
     int64_t dots = 0;
     char quote = 0;
-    for (size_t i = 0; i < line.size(); ++i) {
-        const char c = line[i];
+    for (size_t i = 0; i < content.size(); ++i) {
+        const char c = content[i];
         if (quote) {
             if (c == '\\' && quote == '"') ++i;
             if (c == quote) quote = 0;
@@ -48,33 +53,31 @@ int64_t count_key_dots(std::string_view line) {
             quote = c;
         } else if (c == '#') {
             break;
-        } else if (c == '.') {
-            ++dots;
+        } else if (static_cast<unsigned char>(c) >= 0x80) {
+            fail(name, line, i,
+                 "not TOML: only strings and comments may have non-ASCII characters");
+        } else if (c == '.' && ++dots > kMaxDotsOfLine) {
+            fail(name, line, i,
+                 fmt::format("more than {} dots in the keys of a line; a setting has one",
+                             kMaxDotsOfLine));
         }
     }
-    return dots;
 }
 
-void check_bounds(const std::string& text, const std::string& name) {
-    const auto fail = [&](const std::string& place, const std::string& why) {
-        throw Error(ExitCode::bad_input, fmt::format("{}{}: {}", name, place, why));
-    };
+void check_bounds(std::string_view text, const std::string& name) {
     if (static_cast<int64_t>(text.size()) > kMaxFileBytes)
-        fail("", fmt::format("{} bytes; a run file has at most {}", text.size(), kMaxFileBytes));
-    std::string_view rest = text;
-    for (int64_t line = 1; !rest.empty(); ++line) {
-        const size_t end = std::min(rest.find('\n'), rest.size());
-        const std::string_view content = rest.substr(0, end);
-        // Without strings over several lines, count_key_dots sees what the parser sees.
+        throw Error(ExitCode::bad_input, fmt::format("{}: {} bytes; a run file has at most {}",
+                                                     name, text.size(), kMaxFileBytes));
+    if (text.rfind("\xef\xbb\xbf", 0) == 0) text.remove_prefix(3);  // a byte order mark
+    for (int64_t line = 1; !text.empty(); ++line) {
+        const size_t end = std::min(text.find('\n'), text.size());
+        const std::string_view content = text.substr(0, end);
+        // Without strings over several lines, check_line sees what the parser sees.
         for (const char* marks : {"\"\"\"", "'''"})
             if (const size_t at = content.find(marks); at != std::string_view::npos)
-                fail(fmt::format(":{}:{}", line, at + 1),
-                     fmt::format("{} : no setting is a string of several lines", marks));
-        if (const int64_t dots = count_key_dots(content); dots > kMaxDotsOfLine)
-            fail(fmt::format(":{}:1", line),
-                 fmt::format("{} dots in keys; a setting has one, a line may have {}", dots,
-                             kMaxDotsOfLine));
-        rest.remove_prefix(std::min(end + 1, rest.size()));
+                fail(name, line, at, "no setting is a string of several lines");
+        check_line(content, line, name);
+        text.remove_prefix(std::min(end + 1, text.size()));
     }
 }
 

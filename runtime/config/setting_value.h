@@ -17,7 +17,7 @@ namespace plumb {
 struct ForeignValue {
     const char* type;
 };
-inline constexpr const char* kEmptyTable = "an empty table";
+inline constexpr char kEmptyTable[] = "an empty table";
 
 // Text from the command line: has no type until the setting is known.
 struct UntypedValue {

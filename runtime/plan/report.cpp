@@ -14,7 +14,7 @@ namespace plumb {
 
 namespace {
 
-constexpr int kColumns = 80;
+constexpr int kColumns = 88;
 
 int64_t needed_bytes(const Plan& plan) {
     return checked_add(plan.total_bytes, plan.outside_bytes, "total with outside");
@@ -27,13 +27,11 @@ int64_t parameters_of(const Program& program) {
     return count;
 }
 
-// Whether and how often memory is used twice is seen from the gap: plan / bound - 1.
 std::string gap_text(int64_t plan_bytes, int64_t bound_bytes) {
     if (bound_bytes == 0) return "";
     const double gap =
         100.0 * static_cast<double>(plan_bytes - bound_bytes) / static_cast<double>(bound_bytes);
-    return plan_bytes == bound_bytes ? "the plan is at it"
-                                     : fmt::format("plan is {:.2f}% above", gap);
+    return plan_bytes == bound_bytes ? "0%" : fmt::format("{:.2f}%", gap);
 }
 
 std::string rule() {
@@ -41,17 +39,36 @@ std::string rule() {
 }
 
 std::string byte_row(const std::string& name, int64_t bytes, const std::string& note) {
-    std::string line = fmt::format("  {:<28}{:>10} {:>21}   {}", name, human_bytes(bytes),
+    std::string line = fmt::format("  {:<26}{:>10}{:>22}  {}", name, human_bytes(bytes),
                                    grouped_digits(bytes), note);
     line.erase(line.find_last_not_of(' ') + 1);
     return line + "\n";
 }
 
-// A bar of at most ten marks; anything above nothing shows.
+std::string heading(const std::string& name, const std::string& note) {
+    return fmt::format("  {:<26}{:>10}{:>22}  {}\n", name, "size", "bytes", note);
+}
+
+// " 54% #####": a bar of ten marks is the whole.
 std::string share_text(int64_t bytes, int64_t total) {
     const double share = static_cast<double>(bytes) / static_cast<double>(total);
-    const auto marks = static_cast<size_t>(std::lround(share * 9.0));
-    return fmt::format("{:>4.0f}% {}", share * 100.0, std::string(marks, '#'));
+    const std::string percent =
+        share < 0.005 ? "<1%" : fmt::format("{:.0f}%", std::min(share, 1.0) * 100.0);
+    return fmt::format("{:>4} {:<10}", percent,
+                       std::string(static_cast<size_t>(std::lround(share * 10.0)), '#'));
+}
+
+std::string count_text(int64_t count, const char* noun) {
+    return fmt::format("{} {}{}", grouped_digits(count), noun, count == 1 ? "" : "s");
+}
+
+// What an arena holds several of.
+std::string contents_text(const Program& program, const Plan& plan, Arena arena) {
+    const SlotPool& pool = plan.pool[static_cast<int>(SlotClass::forward_backward)];
+    if (arena == Arena::stash && pool.slot_bytes > 0) return count_text(pool.slot_count, "slot");
+    if (arena == Arena::io && plan.io_row_bytes > 0)
+        return count_text(program.micro_batch_count, "row");
+    return "";
 }
 
 struct PeakNames {
@@ -69,41 +86,43 @@ PeakNames peak_names(const Program& program, const PhasePlan& phase) {
 
 std::string title(const Program& program, const Plan& plan, const ReportSubject& subject) {
     const DeviceRecord& device = subject.device;
-    return fmt::format("{}   {} parameters   {}\n{}\n{} ({}), {} thread{}   plan {}\n",
-                       subject.model, grouped_digits(parameters_of(program)), subject.layout,
-                       subject.workload, device.name, isa_name(device.isa), device.threads,
-                       device.threads == 1 ? "" : "s", to_hex(plan.digest));
+    return fmt::format("{}: {} parameters\n{}\n{}, {} ({}), {}\nplan {}\n", subject.model,
+                       grouped_digits(parameters_of(program)), subject.workload, subject.layout,
+                       device.name, isa_name(device.isa), count_text(device.threads, "thread"),
+                       to_hex(plan.digest));
 }
 
-std::string arena_table(const Plan& plan) {
-    std::string text;
+std::string arena_table(const Program& program, const Plan& plan) {
+    std::string text = heading("arena", "share");
     for (int a = 0; a < kArenaCount; ++a) {
         const int64_t bytes = plan.arena_bytes[a];
+        const auto arena = static_cast<Arena>(a);
         if (bytes > 0)
-            text += byte_row(arena_name(static_cast<Arena>(a)), bytes,
-                             share_text(bytes, plan.total_bytes));
+            text += byte_row(
+                arena_name(arena), bytes,
+                share_text(bytes, plan.total_bytes) + " " + contents_text(program, plan, arena));
     }
     return text + byte_row("total", plan.total_bytes, "");
 }
 
 std::string outside_table(const Plan& plan) {
-    std::string text;
+    std::string text = heading("outside the arenas", "source");
     for (const OutsideRow& row : plan.outside) text += byte_row(row.name, row.bytes, row.source);
     return text + byte_row("total with outside", needed_bytes(plan), "");
 }
 
 std::string phase_table(const Program& program, const Plan& plan) {
-    std::string text = fmt::format("  {:<14}{:>12}{:>12}   {}\n", "phase", "needs", "live peak",
-                                   "where the peak is");
+    std::string text = fmt::format("  {:<16}{:>10}{:>12}  {}\n", "phase", "needs", "live peak",
+                                   "where the peak is (* the highest)");
     for (size_t p = 0; p < plan.phases.size(); ++p) {
         const PhasePlan& phase = plan.phases[p];
         const PeakNames names = peak_names(program, phase);
-        std::string where = names.op.empty() ? ""
-                                             : fmt::format("{}: {} (op {})", names.section,
-                                                           names.op, phase.peak_op);
-        text += fmt::format(
-            "{} {:<14}{:>12}{:>12}   {}\n", static_cast<int>(p) == plan.peak_phase ? "*" : " ",
-            names.phase, human_bytes(phase.total_bytes), human_bytes(phase.peak_live_bytes), where);
+        std::string line = fmt::format(
+            "{} {:<16}{:>10}{:>12}", static_cast<int>(p) == plan.peak_phase ? "*" : " ",
+            names.phase, human_bytes(phase.total_bytes), human_bytes(phase.peak_live_bytes));
+        if (!names.op.empty())
+            line += fmt::format("  {}: {} (op {})", names.section, names.op, phase.peak_op);
+        text += line + "\n";
     }
     return text;
 }
@@ -134,12 +153,14 @@ std::string human_bytes(int64_t bytes) {
     static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double value = static_cast<double>(bytes) / 1024.0;
     size_t unit = 0;
-    // 1023.95 would print as 1024.0: go up before that.
-    while (value >= 1023.95 && unit + 1 < std::size(kUnits)) {
+    // 1023.5 would print as 1024: go up before that.
+    while (value >= 1023.5 && unit + 1 < std::size(kUnits)) {
         value /= 1024.0;
         ++unit;
     }
-    return fmt::format("{:.1f} {}", value, kUnits[unit]);
+    // Three or four digits; 9.995 and 99.95 would print with one more.
+    const int decimals = value < 9.995 ? 2 : value < 999.95 ? 1 : 0;
+    return fmt::format("{:.{}f} {}", value, decimals, kUnits[unit]);
 }
 
 std::string grouped_digits(int64_t number) {
@@ -154,11 +175,12 @@ bool fits(const Plan& plan, const ReportSubject& subject) {
 }
 
 std::string report_text(const Program& program, const Plan& plan, const ReportSubject& subject) {
-    std::string text = title(program, plan, subject) + rule() + arena_table(plan) + rule();
+    std::string text = title(program, plan, subject) + rule() + arena_table(program, plan) + rule();
     text += outside_table(plan) + rule();
-    text += byte_row("least, slots and sections", plan.lower_bound_slots_bytes,
+    text += heading("no plan can need less than", "gap");
+    text += byte_row("  with slots and sections", plan.lower_bound_slots_bytes,
                      gap_text(plan.total_bytes, plan.lower_bound_slots_bytes));
-    text += byte_row("least, unrolled schedule", plan.lower_bound_unrolled_bytes,
+    text += byte_row("  with the step unrolled", plan.lower_bound_unrolled_bytes,
                      gap_text(plan.total_bytes, plan.lower_bound_unrolled_bytes));
     text += rule() + phase_table(program, plan) + rule();
     return text + verdict(program, plan, subject);

@@ -1,4 +1,4 @@
-// A plan as people and programs read it. The text fits 80 columns: arenas with exact bytes, what
+// A plan as people and programs read it. The text fits 88 columns: arenas with exact bytes, what
 // lies outside, the lower bounds and how far the plan is above them, each phase with its peak, and
 // whether all of it fits. The JSON says the same, with the keys of one row per group of ranks with
 // equal plans. Neither prints anything that differs between two runs of the same plan.
@@ -14,7 +14,7 @@ namespace plumb {
 // What a report says beside the plan.
 struct ReportSubject {
     std::string model;     // name or file
-    std::string workload;  // e.g. "train, 8 x 4 sequences of 1024 tokens, fp32"
+    std::string workload;  // e.g. "train in fp32, 8 micro-batches of 4 x 1024 tokens"
     std::string layout;    // e.g. "1 rank"
     DeviceRecord device = {};
     int64_t memory_bytes = 0;  // what the run may use; 0: not stated
@@ -28,7 +28,7 @@ std::string report_text(const Program& program, const Plan& plan, const ReportSu
 // Ends with a newline.
 std::string report_json(const Program& program, const Plan& plan, const ReportSubject& subject);
 
-// "474.7 MiB", "1.5 GiB", "640 B": at most four digits, so that a column of them aligns.
+// "474.7 MiB", "1.50 GiB", "640 B": three or four digits.
 std::string human_bytes(int64_t bytes);
 
 // "497,759,232".

@@ -143,7 +143,7 @@ TEST_P(GoldenTrainingTest, GradientsSummedOverEightMicroBatches) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenTrainingTest, testing::Values("gpt2", "llama", "llama_bias"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& model) { return std::string(model.param); });
 
 }  // namespace
 }  // namespace plumb

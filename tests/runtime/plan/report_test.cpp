@@ -29,14 +29,17 @@ class Report : public testing::Test {
 TEST(HumanBytes, UnitsAndRounding) {
     EXPECT_EQ(human_bytes(0), "0 B");
     EXPECT_EQ(human_bytes(1023), "1023 B");
-    EXPECT_EQ(human_bytes(1024), "1.0 KiB");
-    EXPECT_EQ(human_bytes(1536), "1.5 KiB");
-    EXPECT_EQ(human_bytes(kMiB - 1), "1.0 MiB");
-    EXPECT_EQ(human_bytes(1000 * kMiB), "1000.0 MiB");
-    EXPECT_EQ(human_bytes(kGiB), "1.0 GiB");
-    EXPECT_EQ(human_bytes((int64_t{28} << 40) / 10), "2.8 TiB");
-    EXPECT_EQ(human_bytes(INT64_MAX), "8.0 EiB");
-    EXPECT_EQ(human_bytes(-1536), "-1.5 KiB");
+    EXPECT_EQ(human_bytes(1024), "1.00 KiB");
+    EXPECT_EQ(human_bytes(1536), "1.50 KiB");
+    EXPECT_EQ(human_bytes(kMiB - 1), "1.00 MiB");
+    EXPECT_EQ(human_bytes(10234), "9.99 KiB");
+    EXPECT_EQ(human_bytes(10235), "10.0 KiB");
+    EXPECT_EQ(human_bytes(64 * kKiB + 64), "64.1 KiB");
+    EXPECT_EQ(human_bytes(1000 * kMiB), "1000 MiB");
+    EXPECT_EQ(human_bytes(kGiB), "1.00 GiB");
+    EXPECT_EQ(human_bytes((int64_t{28} << 40) / 10), "2.80 TiB");
+    EXPECT_EQ(human_bytes(INT64_MAX), "8.00 EiB");
+    EXPECT_EQ(human_bytes(-1536), "-1.50 KiB");
 }
 
 TEST(GroupedDigits, Thousands) {

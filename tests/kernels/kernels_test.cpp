@@ -1,0 +1,93 @@
+#include <gtest/gtest.h>
+
+#include "tests/kernels/bound_case.h"
+#include "tests/kernels/reference.h"
+
+namespace plumb::testing {
+namespace {
+
+// Saved values that a backward op takes from its forward op are made by the reference forward.
+void fill_saved(const KernelCase& c, Values* values) {
+    auto& v = *values;
+    const auto round = [](double x) { return static_cast<double>(static_cast<float>(x)); };
+    const auto take = [&](const KernelCase& forward, const Operands<double>& operands, int from,
+                          int to) {
+        (void)forward;
+        for (size_t i = 0; i < v[static_cast<size_t>(to)].size(); ++i)
+            v[static_cast<size_t>(to)][i] = round(operands[static_cast<size_t>(from)][i]);
+    };
+    if (c.kind == OpKind::norm_backward) {
+        KernelCase forward =
+            norm_case(c.shape[0].rows(), c.shape[0].last(), c.attrs.norm.kind, false, true);
+        Operands<double> o = {v[4], v[5], v[4], v[6], {}};
+        run_reference(forward, test_scalars(), &o);
+        take(forward, o, 1, 5);
+    }
+    if (c.kind == OpKind::attention_backward) {
+        const AttentionAttrs& a = c.attrs.attention;
+        KernelCase forward = attention_case(OpKind::attention, c.shape[0].dim[0], c.shape[0].dim[1],
+                                            {a.heads, a.kv_heads, a.head_size});
+        Operands<double> o = {v[3], v[4], v[2], v[5]};
+        run_reference(forward, test_scalars(), &o);
+        take(forward, o, 0, 3);
+        take(forward, o, 1, 4);
+    }
+}
+
+void compare(const KernelCase& c, BoundCase& bound, const Operands<Tracked>& expected, Isa isa) {
+    for (int i = 0; i < c.operands(); ++i) {
+        const auto& e = expected[static_cast<size_t>(i)];
+        double worst = 0;
+        size_t where = 0;
+        for (size_t j = 0; j < e.size(); ++j) {
+            const double error = std::fabs(bound.get(i, static_cast<int64_t>(j)) - e[j].value);
+            const double ratio = error / tolerance_of(e[j]);
+            if (!(ratio <= worst)) {
+                worst = ratio;
+                where = j;
+            }
+        }
+        EXPECT_LE(worst, 1.0) << c.name << " " << isa_name(isa) << " operand " << i << " element "
+                              << where << ": " << bound.get(i, static_cast<int64_t>(where))
+                              << " instead of " << e[where].value;
+    }
+}
+
+class SmallCases : public ::testing::TestWithParam<KernelCase> {};
+
+// Every instruction set against fp64 within the fp32 error of the op; 1, 2 and 3 threads bit-equal.
+TEST_P(SmallCases, MatchTheReference) {
+    KernelCase c = GetParam();
+    if (c.kind == OpKind::adamw) c.attrs.state.decay = 1;
+    Values values = fill_case(c, 5);
+    fill_saved(c, &values);
+    Operands<Tracked> expected;
+    for (const auto& v : values) expected.emplace_back(v.begin(), v.end());
+    run_reference(c, test_scalars(), &expected);
+    for (const Isa isa : host_isas()) {
+        BoundCase one(c, values, isa, 1);
+        one.poison_outputs();
+        one.run();
+        EXPECT_TRUE(one.red_zones_intact()) << c.name << " " << isa_name(isa);
+        compare(c, one, expected, isa);
+        for (const int32_t threads : {2, 3}) {
+            BoundCase many(c, values, isa, threads);
+            many.poison_outputs();
+            many.run();
+            EXPECT_TRUE(many.red_zones_intact()) << c.name << " " << isa_name(isa);
+            for (int i = 0; i < c.operands(); ++i)
+                EXPECT_EQ(std::memcmp(one.operand(i).data(), many.operand(i).data(),
+                                      static_cast<size_t>(one.operand(i).size_bytes())),
+                          0)
+                    << c.name << " " << isa_name(isa) << " operand " << i << " threads " << threads;
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, SmallCases, ::testing::ValuesIn(small_cases()),
+                         [](const auto& tested) {
+                             return std::to_string(tested.index) + "_" + tested.param.name;
+                         });
+
+}  // namespace
+}  // namespace plumb::testing

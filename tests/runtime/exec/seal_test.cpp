@@ -1,0 +1,108 @@
+#include "runtime/exec/seal.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+namespace plumb {
+namespace {
+
+// Where a sanitizer owns the allocator nothing is enforced, and the library says so.
+#ifdef PLUMB_SANITIZE
+TEST(Seal, IsNotEnforcedUnderSanitizers) {
+    EXPECT_FALSE(seal_is_enforced());
+}
+#else
+
+class SealDeathTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        ASSERT_TRUE(seal_is_enforced());
+        testing::FLAGS_gtest_death_test_style = "threadsafe";
+    }
+};
+
+void make_string(size_t length) {
+    const std::string text(length, 'x');
+    std::fputs(text.c_str(), stderr);
+}
+
+TEST_F(SealDeathTest, AStringDies) {
+    EXPECT_DEATH(
+        {
+            seal();
+            make_string(100);
+        },
+        "allocation of 101 bytes after seal");
+}
+
+TEST_F(SealDeathTest, AnFopenDies) {
+    EXPECT_DEATH(
+        {
+            seal();
+            std::FILE* file = std::fopen("/dev/null", "r");
+            std::exit(file != nullptr ? 0 : 1);
+        },
+        "allocation of [0-9]+ bytes after seal");
+}
+
+// Apart from the macro: a pragma inside macro arguments is not where it seems.
+void allocate_on_the_team() {
+    warm_threads(2);
+    seal();
+#pragma omp parallel num_threads(2)
+    make_string(100);
+}
+
+TEST_F(SealDeathTest, AnOpenMpThreadDies) {
+    EXPECT_DEATH(allocate_on_the_team(), "allocation of 101 bytes after seal");
+}
+
+TEST_F(SealDeathTest, CallocReallocAndAlignedDie) {
+    EXPECT_DEATH(
+        {
+            seal();
+            std::exit(std::calloc(3, 5) != nullptr ? 0 : 1);
+        },
+        "allocation of 15 bytes after seal");
+    EXPECT_DEATH(
+        {
+            void* memory = std::malloc(8);
+            seal();
+            std::exit(std::realloc(memory, 1 << 20) != nullptr ? 0 : 1);
+        },
+        "allocation of 1048576 bytes after seal");
+    EXPECT_DEATH(
+        {
+            seal();
+            std::exit(std::aligned_alloc(64, 128) != nullptr ? 0 : 1);
+        },
+        "allocation of 128 bytes after seal");
+}
+
+TEST_F(SealDeathTest, LibraryScopesAreCountedByLibrary) {
+    EXPECT_EXIT(
+        {
+            seal();
+            {
+                const LibraryScope scope(Library::libc);
+                std::FILE* file = std::fopen("/dev/null", "r");
+                std::fclose(file);
+            }
+            const AllocationCounts counts = allocation_counts();
+            unseal();
+            const int libc = static_cast<int>(Library::libc);
+            const int openmp = static_cast<int>(Library::openmp);
+            std::exit(counts.calls[libc] >= 1 && counts.bytes[libc] > 0 && counts.calls[openmp] == 0
+                          ? 7
+                          : 1);
+        },
+        testing::ExitedWithCode(7), "");
+}
+
+#endif
+
+}  // namespace
+}  // namespace plumb

@@ -1,0 +1,39 @@
+// plumb-train: trains the model of a run file.
+// Path: cold.
+#include <CLI/CLI.hpp>
+
+#include "runtime/base/error.h"
+#include "trainer/train_run.h"
+
+namespace plumb {
+namespace {
+
+constexpr const char* kDescription =
+    "Trains a model. FILE is a run file (.toml), a preset's name or a Hugging Face config.json;\n"
+    "every setting below can be overridden as --section.key=value.\n"
+    "SIGUSR1, SIGTERM, Ctrl-C or a file `stop` in checkpoint.dir: finish the step, save, exit 0.";
+constexpr const char* kExample =
+    "Example:\n  plumb-train run.toml --train.steps=1000 --checkpoint.dir=run\n\n";
+
+int run(int argc, char** argv) {
+    CLI::App app(kDescription, "plumb-train");
+    app.footer(kExample + settings_help());
+    std::string file;
+    app.add_option("FILE", file, "Run file, preset or config.json")->required();
+    app.allow_extras();  // the overrides, which load_run checks
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& success) {
+        return app.exit(success);
+    } catch (const CLI::ParseError& error) {
+        throw Error(ExitCode::bad_input, std::string(error.what()) + " (see plumb-train --help)");
+    }
+    return train_run(load_run(file, app.remaining()), file);
+}
+
+}  // namespace
+}  // namespace plumb
+
+int main(int argc, char** argv) {
+    return plumb::run_main([&] { return plumb::run(argc, argv); });
+}

@@ -1,0 +1,180 @@
+#include "trainer/train_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "runtime/engine/evaluate.h"
+#include "runtime/exec/memory_use.h"
+#include "trainer/lr_schedule.h"
+
+namespace plumb {
+
+namespace {
+
+constexpr int64_t kSkippedInARowMax = 3;
+
+double now_s() noexcept {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+bool due(int64_t step, int64_t every) noexcept {
+    return every > 0 && step % every == 0;
+}
+
+}  // namespace
+
+int64_t last_step(const TrainSpec& train) noexcept {
+    return train.stop_at > 0 ? std::min(train.stop_at, train.steps) : train.steps;
+}
+
+TrainLoop::TrainLoop(const TrainParts& parts, const RunRecord& record,
+                     const std::string& last_saved) noexcept
+    : parts_(parts),
+      config_(parts.session.config()),
+      record_(record),
+      last_step_(last_step(config_.run.train)),
+      step_flops_(flops_per_token(config_.model, config_.run.batch.sequence_length) *
+                  static_cast<double>(config_.run.batch.step_tokens())),
+      start_step_(record.step) {
+    std::snprintf(result_.last_saved.text, sizeof result_.last_saved.text, "%s",
+                  last_saved.c_str());
+}
+
+TrainResult TrainLoop::run() noexcept {
+    const TrainSpec& train = config_.run.train;
+    start_s_ = now_s();
+    parts_.log.progress(static_cast<double>(record_.step));
+    while (record_.step < last_step_) {
+        step();
+        if (skipped_in_a_row_ == kSkippedInARowMax) {
+            result_.end = TrainEnd::not_finite;
+            break;
+        }
+        if (parts_.valid != nullptr &&
+            (due(record_.step, train.eval_every) || record_.step == train.steps))
+            evaluate_now();
+        const char* asked = parts_.stop.asked();
+        const int64_t every = config_.run.checkpoint.every;
+        const bool last = record_.step == last_step_;
+        if (every > 0 && (last || asked != nullptr || due(record_.step, every))) save();
+        note_memory();
+        if (asked == nullptr) continue;
+        parts_.stop.honoured();
+        if (last) break;
+        parts_.log.say("stopped by {} after step {} of {}", asked, record_.step, train.steps);
+        result_.end = TrainEnd::stopped;
+        break;
+    }
+    if (result_.end == TrainEnd::finished && last_step_ < train.steps)
+        parts_.log.say("stopped at train.stop_at = {} of {} steps", last_step_, train.steps);
+    parts_.log.finish();
+    return result_;
+}
+
+double TrainLoop::fill_rows() noexcept {
+    const BatchSpec& batch = config_.run.batch;
+    double weight_sum = 0;
+    for (int64_t m = 0; m < batch.micro_batch_count(); ++m)
+        weight_sum += fill_io_row(parts_.session, parts_.data,
+                                  record_.sequences_consumed + m * batch.micro_batch,
+                                  static_cast<int32_t>(m));
+    return weight_sum;
+}
+
+void TrainLoop::set_scalars(double weight_sum) noexcept {
+    const TrainSpec& train = config_.run.train;
+    StepScalars& scalars = parts_.session.executor().scalars();
+    scalars.lr = learning_rate(train, record_.step);
+    scalars.beta1 = train.beta1;
+    scalars.beta2 = train.beta2;
+    scalars.eps = train.eps;
+    scalars.weight_decay = train.weight_decay;
+    scalars.clip = train.clip;
+    // The moments have seen this many gradients, the coming one included.
+    const auto updates = static_cast<double>(record_.step - record_.skipped_steps + 1);
+    scalars.bias_correction1 = 1.0 - std::pow(train.beta1, updates);
+    scalars.bias_correction2 = 1.0 - std::pow(train.beta2, updates);
+    scalars.inverse_weight_sum = 1.0 / weight_sum;
+}
+
+void TrainLoop::run_entries() noexcept {
+    const std::vector<Entry>& entries = parts_.session.program().phase(PhaseKind::step)->entries;
+    double done = 0;
+    for (const Entry& entry : entries) {
+        parts_.session.executor().run(entry);
+        done += 1.0 / static_cast<double>(entries.size());
+        if (parts_.log.has_bar()) parts_.log.progress(static_cast<double>(record_.step) + done);
+    }
+}
+
+void TrainLoop::step() noexcept {
+    const BatchSpec& batch = config_.run.batch;
+    Executor& executor = parts_.session.executor();
+    const IoTensors& io = parts_.session.program().io;
+    const double begin_s = now_s();
+    const double weight_sum = fill_rows();
+    set_scalars(weight_sum);
+    double* loss = executor.data<double>(io.loss);
+    *loss = 0;
+    run_entries();
+    const double end_s = now_s();
+
+    const double* clip = executor.data<double>(io.clip);  // scale, norm, finite
+    const bool finite = clip[2] != 0;
+    skipped_in_a_row_ = finite ? 0 : skipped_in_a_row_ + 1;
+    ++record_.step;
+    record_.sequences_consumed += batch.global_batch;
+    record_.tokens_consumed += batch.step_tokens();
+    if (!finite) ++record_.skipped_steps;
+
+    StepLine line;
+    line.step = record_.step;
+    line.tokens = record_.tokens_consumed;
+    line.loss = *loss / weight_sum;
+    line.grad_norm = finite ? clip[1] : std::nan("");
+    line.lr = executor.scalars().lr;
+    line.step_ms = (end_s - begin_s) * 1e3;
+    line.tokens_per_s = static_cast<double>(batch.step_tokens()) / (end_s - begin_s);
+    line.mfu = step_flops_ / (end_s - begin_s) / parts_.peak_flops;
+    line.skipped = record_.skipped_steps;
+    line.skipped_now = !finite;
+    // Evaluations and saves so far are in the mean.
+    line.left_s = (end_s - start_s_) / static_cast<double>(record_.step - start_step_) *
+                  static_cast<double>(last_step_ - record_.step);
+    parts_.log.step(line);
+    note_memory();
+}
+
+void TrainLoop::evaluate_now() noexcept {
+    const double begin_s = now_s();
+    const double loss = evaluate(parts_.session, *parts_.valid, config_.run.train.eval_batches);
+    parts_.log.evaluation(record_.step, loss, now_s() - begin_s);
+    if (parts_.sampler != nullptr) parts_.log.sample(record_.step, parts_.sampler->sample());
+}
+
+void TrainLoop::save() noexcept {
+    SaveReport report;
+    const Status status = parts_.state.save(record_, &report);
+    result_.last_save_failed = !status.ok();
+    if (!status.ok()) {
+        parts_.log.save_failed(record_.step, status, result_.last_saved.text);
+        return;
+    }
+    result_.last_saved = report.directory;
+    parts_.log.saved(record_.step, report);
+    int removed = 0;
+    const Status pruned = parts_.state.prune(&removed);
+    if (!pruned.ok()) parts_.log.say("old checkpoints were not removed: {}", pruned.message);
+}
+
+void TrainLoop::note_memory() noexcept {
+    const MemoryUse use = memory_use();
+    result_.resident_bytes_max =
+        std::max(result_.resident_bytes_max, use.anonymous_bytes + use.shared_bytes);
+    result_.file_bytes_max = std::max(result_.file_bytes_max, use.file_bytes);
+}
+
+}  // namespace plumb

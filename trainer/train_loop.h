@@ -1,0 +1,70 @@
+// The static training loop: fills the io rows, runs the entries of the step phase, reports; between
+// steps it evaluates, samples, saves and looks for a request to stop. It runs after seal and
+// allocates nothing. A step whose gradients are not finite changes nothing (adamw sees to that), is
+// counted, and the third in a row ends the run: the state is then still that of the last good step.
+// Path: hot.
+#pragma once
+
+#include "runtime/engine/data_loader.h"
+#include "runtime/engine/state_io.h"
+#include "trainer/step_log.h"
+#include "trainer/stop_request.h"
+#include "trainer/text_sampler.h"
+
+namespace plumb {
+
+// The step in which a run ends unless it is asked to stop: train.steps, or train.stop_at when that
+// comes first.
+int64_t last_step(const TrainSpec& train) noexcept;
+
+struct TrainParts {
+    Session& session;
+    StateIo& state;
+    const DataLoader& data;
+    const DataLoader* valid;  // nullptr: no evaluation
+    TextSampler* sampler;     // nullptr: no samples
+    StepLog& log;
+    StopRequest& stop;
+    double peak_flops;  // measured; mfu is over it
+};
+
+enum class TrainEnd : uint8_t { finished, stopped, not_finite };
+
+struct TrainResult {
+    TrainEnd end = TrainEnd::finished;
+    bool last_save_failed = false;
+    Path last_saved = {};            // empty: none
+    int64_t resident_bytes_max = 0;  // anonymous and shared, sampled after each step
+    int64_t file_bytes_max = 0;      // pages of mapped files, which can be dropped
+};
+
+class TrainLoop {
+  public:
+    // `record` is where the run stands; `last_saved` the checkpoint it was resumed from, or empty.
+    TrainLoop(const TrainParts& parts, const RunRecord& record,
+              const std::string& last_saved) noexcept;
+
+    TrainResult run() noexcept;
+    const RunRecord& record() const { return record_; }
+
+  private:
+    double fill_rows() noexcept;
+    void set_scalars(double weight_sum) noexcept;
+    void run_entries() noexcept;
+    void step() noexcept;
+    void evaluate_now() noexcept;
+    void save() noexcept;
+    void note_memory() noexcept;
+
+    TrainParts parts_;
+    const RunConfig& config_;
+    RunRecord record_;
+    TrainResult result_;
+    int64_t last_step_;
+    int64_t skipped_in_a_row_ = 0;
+    double step_flops_;
+    double start_s_ = 0;
+    int64_t start_step_;
+};
+
+}  // namespace plumb

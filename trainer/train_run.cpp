@@ -1,0 +1,191 @@
+#include "trainer/train_run.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+
+#include "runtime/exec/seal.h"
+#include "runtime/plan/report.h"
+#include "trainer/train_loop.h"
+
+namespace plumb {
+
+namespace {
+
+template <typename... Args>
+void say(fmt::format_string<Args...> format, Args&&... args) {
+    print_line(STDOUT_FILENO, format, std::forward<Args>(args)...);
+}
+
+// The token files of a run and what reads them.
+class RunData {
+  public:
+    explicit RunData(const RunConfig& config) : train_(open(config, "train", "")) {
+        const RunSpec& run = config.run;
+        const int64_t length = run.batch.sequence_length;
+        const auto seed = static_cast<uint64_t>(run.train.seed);
+        train_loader_.emplace(*train_, length, DataOrder::shuffled, seed);
+        describe("train", *train_, *train_loader_);
+        if (run.train.eval_every == 0) return;
+        valid_ = open(config, "valid", ", or train.eval_every to 0");
+        valid_loader_.emplace(*valid_, length, DataOrder::sequential, seed);
+        describe("valid", *valid_, *valid_loader_);
+    }
+
+    const DataLoader& train() const { return *train_loader_; }
+    const DataLoader* valid() const { return valid_loader_ ? &*valid_loader_ : nullptr; }
+    const TokenFile* valid_tokens() const { return valid_.get(); }
+
+  private:
+    static std::unique_ptr<TokenFile> open(const RunConfig& config, const std::string& key,
+                                           const std::string& alternative) {
+        const DataSpec& data = config.run.data;
+        const std::string& path = key == "train" ? data.train : data.valid;
+        if (path.empty())
+            throw Error(ExitCode::bad_input,
+                        fmt::format("data.{} is not set; set it to a token file, as made by "
+                                    "plumb-data{}",
+                                    key, alternative));
+        auto tokens = std::make_unique<TokenFile>(path);
+        tokens->check_vocabulary(config.model.vocab_size);
+        return tokens;
+    }
+
+    static void describe(const char* key, const TokenFile& tokens, const DataLoader& loader) {
+        say("{}: {}, {} tokens, {} sequences of {}", key, tokens.path(),
+            grouped_digits(tokens.count()), grouped_digits(loader.sequence_count()),
+            loader.sequence_length());
+    }
+
+    std::unique_ptr<TokenFile> train_;
+    std::unique_ptr<TokenFile> valid_;
+    std::optional<DataLoader> train_loader_;
+    std::optional<DataLoader> valid_loader_;
+};
+
+void say_title(const RunConfig& config, const std::string& name) {
+    const BatchSpec& batch = config.run.batch;
+    say("{}: {}, {} parameters; {} steps of {} x {} tokens, fp32", name,
+        model_type_name(config.model.model_type), grouped_digits(parameter_count(config.model)),
+        config.run.train.steps, batch.global_batch, batch.sequence_length);
+}
+
+void say_plan(const Session& session) {
+    const Plan& plan = session.plan();
+    std::string arenas;
+    for (int a = 0; a < kArenaCount; ++a)
+        if (plan.arena_bytes[a] > 0)
+            arenas +=
+                fmt::format("{}{} {}", arenas.empty() ? "" : ", ",
+                            arena_name(static_cast<Arena>(a)), human_bytes(plan.arena_bytes[a]));
+    const DeviceRecord& device = session.device();
+    say("{} ({}), {} thread{}; plan {}", device.name, isa_name(device.isa), device.threads,
+        device.threads == 1 ? "" : "s", to_hex(plan.digest));
+    say("memory: {} in arenas ({}) and {} outside them", human_bytes(plan.total_bytes), arenas,
+        human_bytes(plan.outside_bytes));
+}
+
+// Loads the checkpoint that checkpoint.resume asks for, or initialises. Returns where it lay, empty
+// for a new run.
+std::string resume_or_initialise(Session& session, StateIo& state, RunRecord* record) {
+    const CheckpointSpec& checkpoint = session.config().run.checkpoint;
+    LoadReport report;
+    if (checkpoint.resume == "auto")
+        report = state.load(checkpoint.dir);
+    else if (checkpoint.resume != "never")
+        report = state.load(checkpoint.resume);
+    for (const std::string& note : report.notes) say("note: {}", note);
+    if (!report.found) {
+        if (checkpoint.resume != "auto" && checkpoint.resume != "never")
+            throw Error(ExitCode::bad_input,
+                        fmt::format("checkpoint.resume: no checkpoint in {}", checkpoint.resume));
+        session.run_phase(PhaseKind::initialise);
+        say("new run, seed {}", session.config().run.train.seed);
+        return "";
+    }
+    *record = report.record;
+    say("resumed at step {} from {}, digest {}", record->step, report.path, to_hex(report.digest));
+    for (const std::string& line : report.differences) say("  differs: {}", line);
+    return report.path;
+}
+
+bool is_complete(const RunConfig& config, const RunRecord& record) {
+    const TrainSpec& train = config.run.train;
+    if (record.step >= train.steps)
+        say("the run is complete: step {} of {}; train.steps makes it longer", record.step,
+            train.steps);
+    else if (record.step >= last_step(train))
+        say("nothing to do: step {} is train.stop_at = {} or later", record.step, train.stop_at);
+    else
+        return false;
+    return true;
+}
+
+void report_memory(const Session& session, const TrainResult& result) {
+    const Plan& plan = session.plan();
+    const int64_t planned = plan.total_bytes + plan.outside_bytes;
+    say("peak memory: {} bytes ({}) against {} planned ({}: {} in arenas, {} outside); pages of "
+        "mapped files apart: {}",
+        result.resident_bytes_max, human_bytes(result.resident_bytes_max), planned,
+        human_bytes(planned), human_bytes(plan.total_bytes), human_bytes(plan.outside_bytes),
+        human_bytes(result.file_bytes_max));
+    if (!seal_is_enforced()) return;
+    const AllocationCounts counts = allocation_counts();
+    std::string text;
+    for (int i = 0; i < static_cast<int>(Library::count); ++i)
+        text +=
+            fmt::format("{}{} {} ({} bytes)", i == 0 ? "" : ", ",
+                        library_name(static_cast<Library>(i)), counts.calls[i], counts.bytes[i]);
+    say("allocations after seal: ours 0; {}", text);
+}
+
+int exit_code(const TrainResult& result, int64_t step) {
+    const char* saved = *result.last_saved.text == '\0' ? "none" : result.last_saved.text;
+    if (result.end == TrainEnd::not_finite) {
+        print_error(fmt::format("the gradients of three steps in a row, the last of them {}, are "
+                                "not finite; a smaller train.lr or train.clip may help; the last "
+                                "checkpoint is {}",
+                                step, saved)
+                        .c_str());
+        return 1;
+    }
+    if (result.last_save_failed) {
+        print_error(
+            fmt::format("step {} is not saved; the last checkpoint is {}", step, saved).c_str());
+        return static_cast<int>(ExitCode::io);
+    }
+    return static_cast<int>(ExitCode::ok);
+}
+
+}  // namespace
+
+int train_run(const RunConfig& config, const std::string& name) {
+    say_title(config, name);
+    const RunData data(config);
+    Session session(config, Purpose::train);
+    say_plan(session);
+    StateIo state(session);
+    RunRecord record;
+    const std::string resumed = resume_or_initialise(session, state, &record);
+    if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
+    state.prepare_folder();
+    const DeviceRecord& device = session.device();
+    const double peak_flops = measure_peak_flops(device.isa, device.threads);
+    say("peak of this machine, measured now: {:.1f} Gflop/s fp32", peak_flops / 1e9);
+    std::optional<TextSampler> sampler;
+    if (data.valid() != nullptr && TextSampler::possible(config, *data.valid_tokens()))
+        sampler.emplace(session, *data.valid_tokens());
+    StepLog log(config.run.checkpoint.dir, record.step, last_step(config.run.train));
+    StopRequest stop(config.run.checkpoint.dir);
+    TrainLoop loop({session, state, data.train(), data.valid(), sampler ? &*sampler : nullptr, log,
+                    stop, peak_flops},
+                   record, resumed);
+    session.seal();
+    const TrainResult result = loop.run();
+    unseal();
+    report_memory(session, result);
+    return exit_code(result, loop.record().step);
+}
+
+}  // namespace plumb
