@@ -44,7 +44,7 @@ inline std::string save_checkpoint(const RunConfig& config, int64_t step) {
     record.step = step;
     SaveReport report;
     throw_if_failed(state.save(record, &report));
-    return config.run.checkpoint.dir + "/" + report.directory.text;
+    return report.directory.text;
 }
 
 }  // namespace plumb

@@ -200,7 +200,7 @@ TEST_P(GenerateTest, AllocatesNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GenerateTest, testing::Values("gpt2", "llama", "llama_bias"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& model) { return std::string(model.param); });
 
 }  // namespace
 }  // namespace plumb
