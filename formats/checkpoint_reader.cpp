@@ -33,9 +33,9 @@ Hash128 chunk_digest(const TensorRecord& tensor, const Box& box, const void* raw
         const uint8_t* at = bytes_of(raw) + from * element_bytes;
         if (element_bytes >= 4) {  // the staging is aligned, so every element is
             const int64_t words = element_bytes / 4;
-            sum = digest_add(sum, digest_elements(key, global * words,
-                                                  reinterpret_cast<const uint32_t*>(at),
-                                                  elements * words));
+            sum = digest_add(
+                sum, digest_elements(key, global * words, reinterpret_cast<const uint32_t*>(at),
+                                     elements * words));
             return;
         }
         for (int64_t i = 0; i < elements; ++i) {

@@ -1,0 +1,260 @@
+// What the checkpoint tests share: a temporary folder, a small state to save and compare, and a
+// file layer that fails a chosen call in a chosen way.
+// Path: cold.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "formats/checkpoint_reader.h"
+#include "formats/checkpoint_writer.h"
+#include "runtime/base/digest.h"
+#include "runtime/base/random.h"
+
+namespace plumb {
+
+// In memory where possible: hundreds of saves with their fsyncs take seconds on a disk.
+class TemporaryFolder {
+  public:
+    explicit TemporaryFolder(bool on_disk = false) {
+        const bool in_memory = !on_disk && ::access("/dev/shm", W_OK) == 0;
+        const std::filesystem::path parent =
+            in_memory ? "/dev/shm" : std::filesystem::temp_directory_path();
+        std::string name = (parent / "plumb-XXXXXX").string();
+        EXPECT_NE(mkdtemp(name.data()), nullptr);
+        path_ = name;
+    }
+    ~TemporaryFolder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    TemporaryFolder(const TemporaryFolder&) = delete;
+    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+    const std::string& path() const { return path_; }
+
+  private:
+    std::string path_;
+};
+
+inline std::vector<uint8_t> read_bytes(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    EXPECT_TRUE(file.good()) << path;
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline void write_bytes(const std::string& path, const std::vector<uint8_t>& bytes) {
+    std::ofstream file(path, std::ios::binary | std::ios::trunc);
+    file.write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
+    EXPECT_TRUE(file.good()) << path;
+}
+
+// A state of tensors with its memory for saving.
+struct State {
+    std::vector<TensorRecord> tensors;
+    std::vector<std::vector<uint8_t>> data;
+    int64_t chunk_bytes = 2048;
+    Uuid run;
+    std::string settings = "preset = \"tiny\"\n";
+
+    void add(const char* stream, const char* name, Dtype dtype, const Shape& shape) {
+        tensors.push_back(make_tensor_record(stream, name, dtype, shape));
+        data.emplace_back(static_cast<size_t>(shape.elements() * dtype_bytes(dtype)));
+    }
+    // Normal fp32 values, or noise for other dtypes, different for every seed.
+    void fill(uint64_t seed) {
+        for (size_t t = 0; t < data.size(); ++t) {
+            const uint64_t key = random_key(seed, tensors[t].name) + t;
+            const bool real = tensor_dtype(tensors[t]) == Dtype::f32;
+            for (size_t i = 0; i < data[t].size(); i += real ? 4 : 1) {
+                const auto value = static_cast<float>(0.02 * random_normal(key, i));
+                if (real)
+                    std::memcpy(&data[t][i], &value, 4);
+                else
+                    data[t][i] = static_cast<uint8_t>(philox(key, i, 0).word[0]);
+            }
+        }
+    }
+    Hash128 digest() const {
+        Hash128 sum;
+        for (size_t t = 0; t < data.size(); ++t) {
+            std::vector<uint32_t> words;
+            if (tensor_dtype(tensors[t]) == Dtype::u8) {
+                words.assign(data[t].begin(), data[t].end());
+            } else {
+                words.resize(data[t].size() / 4);
+                std::memcpy(words.data(), data[t].data(), data[t].size());
+            }
+            sum = digest_add(sum, digest_elements(tensor_key(tensors[t]), 0, words.data(),
+                                                  static_cast<int64_t>(words.size())));
+        }
+        return sum;
+    }
+};
+
+inline State small_state(uint64_t seed = 1) {
+    State state;
+    state.run.byte[0] = 7;
+    state.add("param", "wte", Dtype::f32, make_shape(37, 29));
+    state.add("moment1", "wte", Dtype::f32, make_shape(37, 29));
+    state.add("param", "h.0.ln.weight", Dtype::f32, make_shape(13));
+    state.add("state", "counts", Dtype::i64, make_shape(3, 5));
+    state.add("state", "flags", Dtype::u8, make_shape(3, 1, 7, 2));
+    state.add("state", "scale", Dtype::f32, Shape{});
+    state.fill(seed);
+    return state;
+}
+
+// Saves all of a state; what a trainer does.
+struct Saver {
+    explicit Saver(const State& state)
+        : state_(state),
+          staging_(codec_staging_bytes(state.chunk_bytes)),
+          index_(static_cast<size_t>(planned_chunk_count(state.tensors.data(),
+                                                         static_cast<int64_t>(state.tensors.size()),
+                                                         state.chunk_bytes))) {}
+
+    SaveRequest request(const std::string& folder, int64_t step) const {
+        SaveRequest r;
+        r.directory = folder.c_str();
+        r.run = state_.run;
+        r.record.step = step;
+        r.record.sequences_consumed = step * 32;
+        r.record.tokens_consumed = step * 32 * 256;
+        r.record.model_hash = {1, 2};
+        r.tensors = state_.tensors.data();
+        r.tensor_count = static_cast<int64_t>(state_.tensors.size());
+        r.settings = state_.settings.data();
+        r.settings_bytes = static_cast<int64_t>(state_.settings.size());
+        r.chunk_bytes = state_.chunk_bytes;
+        return r;
+    }
+    SaveMemory memory() {
+        return {staging_.spans(),
+                {reinterpret_cast<uint8_t*>(index_.data()),
+                 static_cast<int64_t>(index_.size() * sizeof(ChunkRecord))}};
+    }
+    Status save(const std::string& folder, int64_t step, const FileLayer& files = posix_files()) {
+        CheckpointWriter writer(files);
+        Status status = writer.begin(request(folder, step), memory());
+        for (size_t t = 0; t < state_.data.size() && status.ok(); ++t)
+            status = writer.write_tensor(static_cast<int64_t>(t), state_.data[t].data());
+        if (status.ok()) status = writer.commit(state_.digest());
+        step_directory = writer.step_directory();
+        return status;
+    }
+    std::string step_directory;
+
+  private:
+    const State& state_;
+    OwnedStaging staging_;
+    std::vector<ChunkRecord> index_;
+};
+
+// All of a checkpoint equals a state, bit for bit.
+inline void expect_holds(CheckpointReader& reader, const State& state) {
+    const OwnedStaging staging(reader.staging_bytes());
+    ASSERT_EQ(reader.tensor_count(), static_cast<int64_t>(state.tensors.size()));
+    for (size_t t = 0; t < state.data.size(); ++t) {
+        std::vector<uint8_t> read(state.data[t].size(), 0xEE);
+        reader.read_tensor(static_cast<int64_t>(t), read.data(), staging.spans());
+        EXPECT_EQ(read, state.data[t]) << state.tensors[t].name;
+    }
+    reader.verify(staging.spans());
+}
+
+enum class Fault { error, interrupted, short_count };
+
+// Passes calls on to the system, but the n-th (from 0) goes wrong; with `for_ever` so do all that
+// follow. -1: none. Counts calls.
+struct FaultyFiles {
+    int64_t fault_at = -1;
+    Fault fault = Fault::error;
+    int error = EIO;
+    bool for_ever = false;
+    int64_t calls = 0;
+    FileLayer layer = {};
+
+    // True when this call is to fail; errno is then set.
+    bool fails() {
+        const int64_t call = calls++;
+        if (fault_at < 0 || call < fault_at || (call > fault_at && !for_ever)) return false;
+        if (fault == Fault::short_count) return false;
+        errno = fault == Fault::interrupted ? EINTR : error;
+        return true;
+    }
+    int64_t shortened(int64_t size_bytes) const {
+        const bool now = fault == Fault::short_count && fault_at >= 0 &&
+                         (calls - 1 == fault_at || (for_ever && calls > fault_at));
+        return now && size_bytes > 1 ? size_bytes / 2 : size_bytes;
+    }
+
+    FaultyFiles() {
+        layer = posix_files();
+        layer.context = this;
+        layer.open = [](void* c, const char* p, int f, unsigned m) {
+            return self(c).fails() ? -1 : real().open(nullptr, p, f, m);
+        };
+        layer.close = [](void* c, int fd) {
+            const bool failed = self(c).fails();
+            const int fault_errno = errno;
+            const int result = real().close(nullptr, fd);  // a failed close closes all the same
+            if (failed) errno = fault_errno;
+            return failed ? -1 : result;
+        };
+        layer.pread = [](void* c, int fd, void* d, int64_t n, int64_t at) -> int64_t {
+            if (self(c).fails()) return -1;
+            return real().pread(nullptr, fd, d, self(c).shortened(n), at);
+        };
+        layer.pwrite = [](void* c, int fd, const void* d, int64_t n, int64_t at) -> int64_t {
+            if (self(c).fails()) return -1;
+            return real().pwrite(nullptr, fd, d, self(c).shortened(n), at);
+        };
+        layer.file_bytes = [](void* c, int fd) -> int64_t {
+            return self(c).fails() ? -1 : real().file_bytes(nullptr, fd);
+        };
+        layer.fsync = [](void* c, int fd) {
+            return self(c).fails() ? -1 : real().fsync(nullptr, fd);
+        };
+        layer.fdatasync = [](void* c, int fd) {
+            return self(c).fails() ? -1 : real().fdatasync(nullptr, fd);
+        };
+        layer.fallocate = [](void* c, int fd, int64_t n) {
+            return self(c).fails() ? -1 : real().fallocate(nullptr, fd, n);
+        };
+        layer.ftruncate = [](void* c, int fd, int64_t n) {
+            return self(c).fails() ? -1 : real().ftruncate(nullptr, fd, n);
+        };
+        layer.mkdir = [](void* c, const char* p, unsigned m) {
+            return self(c).fails() ? -1 : real().mkdir(nullptr, p, m);
+        };
+        layer.rmdir = [](void* c, const char* p) {
+            return self(c).fails() ? -1 : real().rmdir(nullptr, p);
+        };
+        layer.unlink = [](void* c, const char* p) {
+            return self(c).fails() ? -1 : real().unlink(nullptr, p);
+        };
+        layer.rename = [](void* c, const char* a, const char* b) {
+            return self(c).fails() ? -1 : real().rename(nullptr, a, b);
+        };
+        layer.getdents = [](void* c, int fd, void* b, int64_t n) -> int64_t {
+            return self(c).fails() ? -1 : real().getdents(nullptr, fd, b, n);
+        };
+    }
+    FaultyFiles(const FaultyFiles&) = delete;
+    FaultyFiles& operator=(const FaultyFiles&) = delete;
+
+  private:
+    static FaultyFiles& self(void* context) { return *static_cast<FaultyFiles*>(context); }
+    static const FileLayer& real() { return posix_files(); }
+};
+
+}  // namespace plumb
