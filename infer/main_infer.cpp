@@ -110,19 +110,11 @@ bool parse(int argc, char** argv, Options& options) {
     return true;
 }
 
-GenerateRequest make_request(const Options& options, const ModelSpec& model) {
-    GenerateRequest request;
+std::vector<int32_t> read_prompt(const Options& options, const ModelSpec& model) {
     const std::string& option = options.prompt_option;
-    if (option == "--prompt-tokens")
-        request.prompt = listed_prompt(options.prompt_tokens, model, option);
-    else if (option == "--prompt")
-        request.prompt = text_prompt(options.prompt, model, option);
-    else
-        request.prompt = text_prompt(read_prompt_file(options.prompt_file), model, option);
-    request.max_new_tokens = options.max_new_tokens;
-    request.eos_token = static_cast<int32_t>(model.eos_token_id);
-    request.sampling = {options.temperature, static_cast<uint64_t>(options.seed)};
-    return request;
+    if (option == "--prompt-tokens") return listed_prompt(options.prompt_tokens, model, option);
+    if (option == "--prompt") return text_prompt(options.prompt, model, option);
+    return text_prompt(read_prompt_file(options.prompt_file), model, option);
 }
 
 TokenFormat format_of(const Options& options) {
@@ -218,7 +210,12 @@ int run(int argc, char** argv) {
     Options options;
     if (!parse(argc, argv, options)) return 0;
     const RunConfig config = config_of_checkpoint(options.checkpoint, options.overrides);
-    const GenerateRequest request = make_request(options, config.model);
+    const std::vector<int32_t> prompt = read_prompt(options, config.model);
+    const GenerateRequest request = {prompt.data(),
+                                     static_cast<int64_t>(prompt.size()),
+                                     options.max_new_tokens,
+                                     static_cast<int32_t>(config.model.eos_token_id),
+                                     {options.temperature, static_cast<uint64_t>(options.seed)}};
     Session session(config, Purpose::generate);
     print_footprint(session);
     load(session, options.checkpoint);
