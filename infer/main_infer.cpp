@@ -192,18 +192,21 @@ void print_summary(const Session& session, const GenerateRequest& request,
                rate_text(summary.prompt_tokens, summary.prefill_seconds),
                rate_text(decoded, summary.decode_seconds),
                decoded > 0 ? 1e3 * summary.decode_seconds / static_cast<double>(decoded) : 0.0);
+    const Plan& plan = session.plan();
     const MemoryUse use = memory_use();
+    print_line(STDERR_FILENO,
+               "peak memory: {} against {} planned ({} in arenas, {} outside); pages of mapped "
+               "files apart: {}",
+               human_bytes(use.anonymous_bytes + use.shared_bytes),
+               human_bytes(plan.total_bytes + plan.outside_bytes), human_bytes(plan.total_bytes),
+               human_bytes(plan.outside_bytes), human_bytes(use.file_bytes));
+    if (!seal_is_enforced()) return;
     const AllocationCounts counts = allocation_counts();
     std::string libraries;
     for (int i = 0; i < static_cast<int>(Library::count); ++i)
-        libraries += fmt::format("{} {} {}", i == 0 ? "" : ",",
+        libraries += fmt::format("{} {} {}", i == 0 ? ";" : ",",
                                  library_name(static_cast<Library>(i)), counts.calls[i]);
-    print_line(STDERR_FILENO,
-               "memory: {} held + {} file pages beside {} planned + {} outside; allocations since "
-               "seal:{}",
-               human_bytes(use.anonymous_bytes + use.shared_bytes), human_bytes(use.file_bytes),
-               human_bytes(session.plan().total_bytes), human_bytes(session.plan().outside_bytes),
-               libraries);
+    print_line(STDERR_FILENO, "allocations after seal: ours 0{}", libraries);
 }
 
 int run(int argc, char** argv) {
