@@ -139,12 +139,12 @@ void StepLog::json(fmt::format_string<Args...> format, Args&&... args) noexcept 
 void StepLog::step(const StepLine& line) noexcept {
     loss_ = line.loss;
     left_s_ = line.left_s;
-    say("step {:>{}}/{}  {} tokens  loss {:.4f}  norm {:.3g}  lr {:.2e}  {:.1f} ms  {} tok/s  "
-        "{:.1f}% of peak  {} left",
+    say("step {:>{}}/{}  {} tok  loss {:.4f}  norm {:.3g}  lr {:.2e}  {:.{}f} ms  {} tok/s  "
+        "{:.1f}% of peak  eta {}",
         line.step, digit_count(last_step_), last_step_,
         short_count(static_cast<double>(line.tokens)).text, line.loss, line.grad_norm, line.lr,
-        line.step_ms, short_count(line.tokens_per_s).text, 100 * line.mfu,
-        short_time(line.left_s).text);
+        line.step_ms, line.step_ms < 100 ? 1 : 0, short_count(line.tokens_per_s).text,
+        100 * line.mfu, short_time(line.left_s).text);
     if (line.skipped_now)
         say("  skipped: the gradients of step {} are not finite; nothing was changed ({} skipped "
             "so far)",
@@ -201,7 +201,7 @@ void StepLog::progress(double done) noexcept {
     const auto marks = static_cast<int>(share * kMarks);
     char text[160];
     const auto result = fmt::format_to_n(
-        text, sizeof text, "\r\033[K[{:#>{}}{:.>{}}] {:.1f}%  loss {:.4f}  {} left", "", marks, "",
+        text, sizeof text, "\r\033[K[{:#>{}}{:.>{}}] {:.1f}%  loss {:.4f}  eta {}", "", marks, "",
         kMarks - marks, 100 * share, loss_, short_time(left_s_).text);
     constexpr int kControlBytes = 4;  // the first four take no column
     const auto size = std::min(

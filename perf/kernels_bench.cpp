@@ -1,0 +1,209 @@
+// Every CPU kernel on the shapes of GPT-2 124M beside its limit, both measured in this run: the
+// peak of multiply-adds on registers for ops that compute, the bandwidth of a copy for those that
+// move memory. An op's least time is the larger of flops / peak and bytes / bandwidth; `share` is
+// that over the measured time (the best of several runs). Bytes count every operand once per
+// access, so small operands that stay in cache can pass 100%.
+//   kernels_bench [--smoke] [--threads N] [--isa portable|avx2|avx512] [--filter TEXT]
+//   [--cpu-clock]
+// Path: cold.
+#include <fmt/format.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "tests/kernels/bound_case.h"
+
+namespace plumb::testing {
+namespace {
+
+// Seconds of the wall clock, or with --cpu-clock of this thread (one thread on a busy machine).
+clockid_t bench_clock = CLOCK_MONOTONIC;
+
+double now() {
+    timespec t{};
+    clock_gettime(bench_clock, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+double seconds_since(double start) {
+    return now() - start;
+}
+
+struct Options {
+    bool smoke = false;
+    int32_t threads = 2;
+    Isa isa = host_isa();
+    std::string filter;
+};
+
+struct Limits {
+    double peak_flops;
+    double read_bandwidth;
+    double copy_bandwidth;
+};
+
+double measure_copy_bandwidth(int32_t threads, char* buffer, int64_t size_bytes) {
+    double best = 0;
+    const int64_t half = size_bytes / 2;
+    for (int run = 0; run < 5; ++run) {
+        const auto start = now();
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t i = 0; i < half / 4096; ++i)
+            std::memcpy(buffer + i * 4096, buffer + half + i * 4096, 4096);
+        best = std::max(best, static_cast<double>(2 * half) / seconds_since(start));
+    }
+    return best;
+}
+
+Limits measure_limits(const Options& options) {
+    std::vector<char> buffer(static_cast<size_t>(options.smoke ? 8 * kMiB : 256 * kMiB), 1);
+    const auto size = static_cast<int64_t>(buffer.size());
+    return {measure_peak_flops(options.isa, options.threads),
+            measure_read_bandwidth(options.threads, buffer.data(), size),
+            measure_copy_bandwidth(options.threads, buffer.data(), size)};
+}
+
+// Flops of the matrix products of an op; causal attention counts the pairs that are seen.
+double flops_of(const KernelCase& c) {
+    const auto product = [](const Shape& rows, const Shape& w) {
+        return 2.0 * static_cast<double>(rows.rows()) * static_cast<double>(w.elements());
+    };
+    const auto pairs = [&](const Shape& qkv) {
+        const double t = static_cast<double>(qkv.dim[1]);
+        const AttentionAttrs& a = c.attrs.attention;
+        return static_cast<double>(qkv.dim[0]) * t * (t + 1) / 2 * a.heads * a.head_size * 2;
+    };
+    switch (c.kind) {
+        case OpKind::matmul:
+            return product(c.shape[MatmulOperands::x], c.shape[MatmulOperands::w]);
+        case OpKind::matmul_dx:
+            return product(c.shape[MatmulDxOperands::dy], c.shape[MatmulDxOperands::w]);
+        case OpKind::matmul_dw:
+            return product(c.shape[MatmulDwOperands::dy], c.shape[MatmulDwOperands::dw]);
+        case OpKind::attention:
+            return 2 * pairs(c.shape[AttentionOperands::qkv]);
+        case OpKind::attention_backward:
+            return 5 * pairs(c.shape[AttentionBackwardOperands::qkv]);
+        case OpKind::head_loss:
+            return product(c.shape[HeadLossOperands::x], c.shape[HeadLossOperands::w]);
+        case OpKind::head_loss_backward:
+            return 3 * product(c.shape[HeadLossBackwardOperands::x],
+                               c.shape[HeadLossBackwardOperands::w]);
+        default:
+            return 0;
+    }
+}
+
+double bytes_of(const KernelCase& c) {
+    double bytes = 0;
+    for (int i = 0; i < c.operands(); ++i) {
+        const double size = static_cast<double>(c.shape[i].rank == 0 ? 0 : c.shape[i].elements()) *
+                            static_cast<double>(dtype_bytes(operand_dtype(c.kind, i)));
+        bytes += size * (c.updates(i) ? 2 : 1);
+    }
+    // Only the rows looked up, not the tables.
+    if (c.kind == OpKind::embed) bytes = 3 * 4 * static_cast<double>(c.shape[0].elements());
+    if (c.kind == OpKind::embed_backward)
+        bytes = 5 * 4 * static_cast<double>(c.shape[2].elements());
+    return bytes;
+}
+
+// The values of a case that need no reference: what the kernels' speed depends on is in range.
+Values values_for(const KernelCase& c) {
+    Values values = fill_case(c, 3);
+    if (c.kind == OpKind::attention || c.kind == OpKind::attention_backward) {
+        auto& start = values[c.kind == OpKind::attention ? 3 : 5];
+        std::fill(start.begin(), start.end(), 0.0);  // one segment: the full causal triangle
+    }
+    if (c.kind == OpKind::attention_backward)
+        std::fill(values[4].begin(), values[4].end(), 8.0);  // lse
+    if (c.kind == OpKind::attention_cached) {
+        const int64_t t = c.shape[0].dim[1], cache = c.shape[1].dim[1];
+        for (int64_t i = 0; i < t; ++i)
+            values[4][static_cast<size_t>(i)] = static_cast<double>(cache - t + i);
+    }
+    return values;
+}
+
+double best_seconds(BoundCase& bound, double budget_s) {
+    bound.run();
+    double best = 1e9;
+    const auto start = now();
+    for (int run = 0; run < 3 || (run < 50 && seconds_since(start) < budget_s); ++run) {
+        const auto begin = now();
+        bound.run();
+        best = std::min(best, seconds_since(begin));
+    }
+    return best;
+}
+
+void print_case(const KernelCase& c, const Options& options, const Limits& limits) {
+    BoundCase bound(c, values_for(c), options.isa, options.threads);
+    const double seconds = best_seconds(bound, options.smoke ? 0.0 : 0.4);
+    const double flops = flops_of(c), bytes = bytes_of(c);
+    const double compute_s = flops / limits.peak_flops, memory_s = bytes / limits.copy_bandwidth;
+    const char* limit = compute_s > memory_s ? "flops" : "bytes";
+    fmt::print("{:44} {:10.3f} {:10.1f} {:9.1f}  {} {:6.1f}%\n", c.name, seconds * 1e3,
+               flops / seconds * 1e-9, bytes / seconds * 1e-9, limit,
+               100 * std::max(compute_s, memory_s) / seconds);
+}
+
+Options parse(int argc, char** argv) {
+    Options options;
+    for (int i = 1; i < argc; ++i) {
+        const std::string flag = argv[i];
+        const char* value = i + 1 < argc ? argv[i + 1] : nullptr;
+        if (flag == "--smoke") {
+            options.smoke = true;
+        } else if (flag == "--cpu-clock") {
+            bench_clock = CLOCK_THREAD_CPUTIME_ID;
+            options.threads = 1;
+        } else if (flag == "--threads" && value != nullptr && std::atoi(value) > 0) {
+            options.threads = std::atoi(argv[++i]);
+        } else if (flag == "--filter" && value != nullptr) {
+            options.filter = argv[++i];
+        } else if (flag == "--isa" && value != nullptr) {
+            ++i;
+            bool known = false;
+            for (const Isa isa : host_isas()) {
+                if (isa_name(isa) != std::string(value)) continue;
+                options.isa = isa;
+                known = true;
+            }
+            if (!known) {
+                fmt::print(stderr,
+                           "error: --isa {}: not an instruction set of this machine "
+                           "(portable .. {})\n",
+                           value, isa_name(host_isa()));
+                std::exit(2);
+            }
+        } else {
+            fmt::print(stderr,
+                       "error: {}: known are --smoke, --threads N, --isa NAME, --filter "
+                       "TEXT\n",
+                       flag);
+            std::exit(2);
+        }
+    }
+    return options;
+}
+
+}  // namespace
+}  // namespace plumb::testing
+
+int main(int argc, char** argv) {
+    using namespace plumb;
+    using namespace plumb::testing;
+    const Options options = parse(argc, argv);
+    const Limits limits = measure_limits(options);
+    fmt::print("{} threads {}: peak {:.1f} Gflop/s, read {:.1f} GB/s, copy {:.1f} GB/s\n",
+               isa_name(options.isa), options.threads, limits.peak_flops * 1e-9,
+               limits.read_bandwidth * 1e-9, limits.copy_bandwidth * 1e-9);
+    fmt::print("{:44} {:>10} {:>10} {:>9}  {:>5} {:>7}\n", "kernel", "ms", "Gflop/s", "GB/s",
+               "limit", "share");
+    const auto cases =
+        options.smoke ? model_cases(1, 16, 256, 500) : model_cases(2, 512, 768, 50257);
+    for (const KernelCase& c : cases)
+        if (c.name.find(options.filter) != std::string::npos) print_case(c, options, limits);
+    return 0;
+}

@@ -1,0 +1,127 @@
+#include "runtime/models/model_program.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "kernels/kernels.h"
+#include "runtime/config/presets.h"
+#include "runtime/program/op_table.h"
+
+namespace plumb {
+namespace {
+
+Program program_of(const std::string& preset, const std::vector<std::string>& overrides,
+                   Purpose purpose = Purpose::train) {
+    const RunConfig config = load_run(preset, overrides);
+    DeviceRecord device{};
+    named_device("cpu-avx512", 2, &device);
+    return build_program(config, {cpu_traits(), device, StagingBytes{64, 64, 64, 64, 64}}, purpose);
+}
+
+TEST(ModelProgram, EveryPresetHasItsPublishedParameters) {
+    for (const Preset& preset : presets()) {
+        int64_t elements = 0;
+        std::set<std::string> names;
+        for (const Param& param : model_parameters(preset.model)) {
+            elements += param.elements();
+            EXPECT_TRUE(names.insert(param.name).second) << param.name;
+            EXPECT_EQ(param.decay, param.shape.rank >= 2) << param.name;
+        }
+        EXPECT_EQ(elements, parameter_count(preset.model)) << preset.name;
+    }
+}
+
+// Flops of the recorded step against the one function behind every mfu. Both count the head three
+// times 2NV; the program's attention counts its five backward products and T+1 for T.
+TEST(ModelProgram, FlopsOfAStepAgreeWithTheFormula) {
+    for (const char* preset : {"gpt2-124m", "llama2-7b"}) {
+        const RunConfig config =
+            load_run(preset, {"--batch.micro_batch=1", "--batch.global_batch=1"});
+        const Program program =
+            program_of(preset, {"--batch.micro_batch=1", "--batch.global_batch=1"});
+        double flops = 0, attention = 0;
+        for (const Entry& entry : program.phase(PhaseKind::step)->entries) {
+            const Section& s = program.sections[static_cast<size_t>(entry.section)];
+            for (int i = s.first_op; i < s.first_op + s.op_count; ++i) {
+                const Op& op = program.ops[static_cast<size_t>(i)];
+                Shape shape[kMaxOperands];
+                operand_shapes(program, op, shape);
+                const double f = op_flops(op, shape);
+                const bool is_attention =
+                    op.kind == OpKind::attention || op.kind == OpKind::attention_backward;
+                (is_attention ? attention : flops) += f;
+            }
+        }
+        const double tokens = static_cast<double>(config.run.batch.step_tokens());
+        const double products = 6.0 * static_cast<double>(matmul_parameter_count(config.model));
+        EXPECT_DOUBLE_EQ(flops, products * tokens) << preset;
+        // 2 + 5 products recorded where the formula counts 2 + 4.
+        const double expected =
+            flops_per_token(config.model, config.run.batch.sequence_length) - products;
+        EXPECT_NEAR(attention * 6 / 7, expected * tokens, 2e-3 * expected * tokens) << preset;
+    }
+}
+
+TEST(ModelProgram, NoTensorIsQuadraticInTokensAndFullLogitsNeverExist) {
+    const Program program = program_of("gpt2-124m", {"--train.loss_chunk=64"});
+    const int64_t tokens = 1024, vocabulary = 50257, micro_batch_tokens = 4 * 1024;
+    for (const Tensor& tensor : program.tensors) {
+        if (tensor.role == Role::weight || tensor.role == Role::grad || tensor.role == Role::moment)
+            continue;
+        int dims_of_tokens = 0;
+        for (int i = 0; i < tensor.shape.rank; ++i)
+            dims_of_tokens += tensor.shape.dim[i] == tokens ? 1 : 0;
+        EXPECT_LE(dims_of_tokens, 1) << tensor.name;
+        EXPECT_LT(tensor.size_bytes, vocabulary * micro_batch_tokens * 4 / 8) << tensor.name;
+    }
+}
+
+TEST(ModelProgram, RecomputeShrinksTheStashToBoundaries) {
+    const auto saved = [](const Program& program) {
+        int64_t bytes = 0;
+        for (const Tensor& tensor : program.tensors)
+            if (tensor.role == Role::saved && tensor.alias_of == kNoTensor)
+                bytes += tensor.size_bytes;
+        return bytes;
+    };
+    const int64_t boundary = 4 * 1024 * 768 * 4;
+    const Program block1 = program_of("gpt2-124m", {"--layout.recompute=block:1"});
+    // Inputs of 12 blocks, the last block's output, the final norm's output and statistics.
+    EXPECT_EQ(saved(block1), 14 * boundary + 4 * 1024 * 2 * 4);
+    const Program block4 = program_of("gpt2-124m", {"--layout.recompute=block:4"});
+    EXPECT_EQ(saved(block4), 5 * boundary + 4 * 1024 * 2 * 4);
+    EXPECT_GT(saved(program_of("gpt2-124m", {})), 8 * saved(block1));
+}
+
+TEST(ModelProgram, PhasesOfTrainingAndGeneration) {
+    const Program train = program_of("tiny", {});
+    for (int phase = 0; phase < kPhaseCount; ++phase)
+        EXPECT_NE(train.phase(static_cast<PhaseKind>(phase)), nullptr);
+    const Program silent = program_of("tiny", {"--train.sample_tokens=0"});
+    EXPECT_EQ(silent.phase(PhaseKind::generate), nullptr);
+    const Program generate = program_of("tiny", {}, Purpose::generate);
+    EXPECT_EQ(generate.phase(PhaseKind::step), nullptr);
+    EXPECT_NE(generate.phase(PhaseKind::generate), nullptr);
+    for (const Tensor& tensor : generate.tensors) {
+        EXPECT_NE(tensor.role, Role::grad) << tensor.name;
+        EXPECT_NE(tensor.role, Role::moment) << tensor.name;
+    }
+}
+
+TEST(ModelProgram, EvaluationSavesNothing) {
+    const Program program = program_of("llama2-7b", {});
+    const Section& s =
+        program.sections[static_cast<size_t>(program.section(SectionKind::evaluate))];
+    for (int i = s.first_op; i < s.first_op + s.op_count; ++i) {
+        const Op& op = program.ops[static_cast<size_t>(i)];
+        for (int k = 0; k < op.operand_count; ++k)
+            if (op.operand[k] != kNoTensor) {
+                EXPECT_NE(program.tensors[static_cast<size_t>(op.operand[k])].role, Role::saved);
+            }
+    }
+}
+
+}  // namespace
+}  // namespace plumb

@@ -1,0 +1,111 @@
+// Nothing of ours allocates after seal: counted over a whole training in this process, and death
+// to those who do.
+#include <cstdio>
+
+#include "runtime/exec/seal.h"
+#include "tests/trainer/train_folder.h"
+#include "trainer/train_loop.h"
+
+namespace plumb {
+namespace {
+
+class Allocation : public TrainFolder {
+  protected:
+    void SetUp() override {
+#ifdef PLUMB_SANITIZE
+        ASSERT_FALSE(seal_is_enforced());
+        GTEST_SKIP() << "sanitizers bring their own allocator: nothing is enforced in this build";
+#else
+        ASSERT_TRUE(seal_is_enforced());
+        TrainFolder::SetUp();
+#endif
+    }
+};
+
+// 50 steps, an evaluation, a sample of 200 tokens and a save. An allocation outside a LibraryScope
+// would abort; those inside are printed by library.
+TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
+    RunConfig config = parse_run(
+        contents_of(path("run.toml")), "run.toml", folder_,
+        {"model.max_position_embeddings=256", "train.steps=50", "train.eval_every=50",
+         "train.sample_tokens=200", "run.threads=2", "checkpoint.every=50",
+         "checkpoint.dir=" + path("run"), "data.train=" + path("data/train.bin"),
+         "data.valid=" + path("data/valid.bin"), "batch.micro_batch=1", "batch.global_batch=2"});
+    const TokenFile train(config.run.data.train), valid(config.run.data.valid);
+    const DataLoader train_loader(train, 256, DataOrder::shuffled, 1);
+    const DataLoader valid_loader(valid, 256, DataOrder::sequential, 1);
+    Session session(config, Purpose::train);
+    session.run_phase(PhaseKind::initialise);
+    StateIo state(session);
+    state.prepare_folder();
+    TextSampler sampler(session, valid);
+    StepLog log(path("run"), 0, 50);
+    StopRequest stop(path("run"));
+    TrainLoop loop({session, state, train_loader, &valid_loader, &sampler, log, stop, 1e9}, {}, "");
+    ::testing::internal::CaptureStdout();
+    session.seal();
+    const TrainResult result = loop.run();
+    const bool sealed = is_sealed();
+    const AllocationCounts counts = allocation_counts();
+    unseal();
+    const std::string text = ::testing::internal::GetCapturedStdout();
+    EXPECT_TRUE(sealed);
+    EXPECT_EQ(result.end, TrainEnd::finished);
+    EXPECT_FALSE(result.last_save_failed);
+    EXPECT_EQ(this->log("loss").size(), 50u);
+    EXPECT_EQ(this->log("valid_loss").size(), 1u);
+    EXPECT_EQ(digests().size(), 1u);
+    EXPECT_NE(text.find("sample after step 50"), std::string::npos) << text;
+    for (int i = 0; i < static_cast<int>(Library::count); ++i)
+        std::printf("%s: %lld allocations, %lld bytes\n", library_name(static_cast<Library>(i)),
+                    static_cast<long long>(counts.calls[i]),
+                    static_cast<long long>(counts.bytes[i]));
+}
+
+// Hides a pointer's origin, so that no compiler removes the allocation behind it.
+void keep(const void* pointer) {
+    asm volatile("" : : "r"(pointer) : "memory");
+}
+
+using AllocationDeathTest = Allocation;
+
+TEST_F(AllocationDeathTest, AStringAfterSealEndsTheProcess) {
+    EXPECT_DEATH(
+        {
+            seal();
+            const std::string text(100, 'x');
+            keep(text.data());
+        },
+        "allocation of 101 bytes after seal");
+}
+
+TEST_F(AllocationDeathTest, AnOpenedStreamAfterSealEndsTheProcess) {
+    EXPECT_DEATH(
+        {
+            seal();
+            std::FILE* file = std::fopen("/dev/null", "r");
+            keep(file);
+        },
+        "allocation of [0-9]+ bytes after seal");
+}
+
+TEST_F(AllocationDeathTest, InsideALibraryScopeItIsCounted) {
+    EXPECT_EXIT(
+        {
+            seal();
+            {
+                const LibraryScope scope(Library::libc);
+                std::FILE* file = std::fopen("/dev/null", "r");
+                keep(file);
+            }
+            const AllocationCounts counts = allocation_counts();
+            ::_exit(counts.calls[static_cast<int>(Library::libc)] == 1 &&
+                            counts.bytes[static_cast<int>(Library::libc)] > 100
+                        ? 0
+                        : 1);
+        },
+        ::testing::ExitedWithCode(0), "");
+}
+
+}  // namespace
+}  // namespace plumb
