@@ -110,19 +110,11 @@ bool parse(int argc, char** argv, Options& options) {
     return true;
 }
 
-GenerateRequest make_request(const Options& options, const ModelSpec& model) {
-    GenerateRequest request;
+std::vector<int32_t> read_prompt(const Options& options, const ModelSpec& model) {
     const std::string& option = options.prompt_option;
-    if (option == "--prompt-tokens")
-        request.prompt = listed_prompt(options.prompt_tokens, model, option);
-    else if (option == "--prompt")
-        request.prompt = text_prompt(options.prompt, model, option);
-    else
-        request.prompt = text_prompt(read_prompt_file(options.prompt_file), model, option);
-    request.max_new_tokens = options.max_new_tokens;
-    request.eos_token = static_cast<int32_t>(model.eos_token_id);
-    request.sampling = {options.temperature, static_cast<uint64_t>(options.seed)};
-    return request;
+    if (option == "--prompt-tokens") return listed_prompt(options.prompt_tokens, model, option);
+    if (option == "--prompt") return text_prompt(options.prompt, model, option);
+    return text_prompt(read_prompt_file(options.prompt_file), model, option);
 }
 
 TokenFormat format_of(const Options& options) {
@@ -200,25 +192,33 @@ void print_summary(const Session& session, const GenerateRequest& request,
                rate_text(summary.prompt_tokens, summary.prefill_seconds),
                rate_text(decoded, summary.decode_seconds),
                decoded > 0 ? 1e3 * summary.decode_seconds / static_cast<double>(decoded) : 0.0);
+    const Plan& plan = session.plan();
     const MemoryUse use = memory_use();
+    print_line(STDERR_FILENO,
+               "peak memory: {} against {} planned ({} in arenas, {} outside); pages of mapped "
+               "files apart: {}",
+               human_bytes(use.anonymous_bytes + use.shared_bytes),
+               human_bytes(plan.total_bytes + plan.outside_bytes), human_bytes(plan.total_bytes),
+               human_bytes(plan.outside_bytes), human_bytes(use.file_bytes));
+    if (!seal_is_enforced()) return;
     const AllocationCounts counts = allocation_counts();
     std::string libraries;
     for (int i = 0; i < static_cast<int>(Library::count); ++i)
-        libraries += fmt::format("{} {} {}", i == 0 ? "" : ",",
+        libraries += fmt::format("{} {} {}", i == 0 ? ";" : ",",
                                  library_name(static_cast<Library>(i)), counts.calls[i]);
-    print_line(STDERR_FILENO,
-               "memory: {} held + {} file pages beside {} planned + {} outside; allocations since "
-               "seal:{}",
-               human_bytes(use.anonymous_bytes + use.shared_bytes), human_bytes(use.file_bytes),
-               human_bytes(session.plan().total_bytes), human_bytes(session.plan().outside_bytes),
-               libraries);
+    print_line(STDERR_FILENO, "allocations after seal: ours 0{}", libraries);
 }
 
 int run(int argc, char** argv) {
     Options options;
     if (!parse(argc, argv, options)) return 0;
     const RunConfig config = config_of_checkpoint(options.checkpoint, options.overrides);
-    const GenerateRequest request = make_request(options, config.model);
+    const std::vector<int32_t> prompt = read_prompt(options, config.model);
+    const GenerateRequest request = {prompt.data(),
+                                     static_cast<int64_t>(prompt.size()),
+                                     options.max_new_tokens,
+                                     static_cast<int32_t>(config.model.eos_token_id),
+                                     {options.temperature, static_cast<uint64_t>(options.seed)}};
     Session session(config, Purpose::generate);
     print_footprint(session);
     load(session, options.checkpoint);

@@ -45,8 +45,10 @@ class GenerateLoop : public ::testing::Test {
     }
 
     static GenerateRequest request(int64_t max_new_tokens) {
+        static constexpr int32_t kPrompt[] = {'a', 'b', 'c'};
         GenerateRequest request;
-        request.prompt = {'a', 'b', 'c'};
+        request.prompt = kPrompt;
+        request.prompt_count = 3;
         request.max_new_tokens = max_new_tokens;
         return request;
     }
