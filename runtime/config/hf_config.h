@@ -1,7 +1,8 @@
 // Reads a Hugging Face config.json of model_type "gpt2" or "llama". Keys that only describe
 // training elsewhere or file formats are ignored, dropout among them; keys that would change the
 // forward computation (another activation, scaled RoPE, a sliding window, experts) are errors that
-// name the key, unless they hold their neutral value. Path: cold.
+// name the key, unless they hold their neutral value.
+// Path: cold.
 #pragma once
 
 #include <string>

@@ -3,7 +3,8 @@
 // form), biases everywhere. Llama: RoPE, RMSNorm, SwiGLU, grouped-query attention, optional biases.
 // There is no dropout. A spec that came out of load_run (run_config.h) is complete and consistent:
 // no field still means "derive it". Counts of parameters and of flops live here because every
-// program must report the same ones. Path: cold.
+// program must report the same ones.
+// Path: cold.
 #pragma once
 
 #include <string_view>

@@ -1,7 +1,8 @@
 // The syntax of run files (TOML): text in, the list of found values out, in the order of the file.
 // Knows no setting. Bounded for hostile input: a run file has at most 64 KiB, no multi-line
 // strings, at most 16 dots in the keys of a line and 16 nested values, because the parser
-// underneath recurses. Path: cold.
+// underneath recurses.
+// Path: cold.
 #pragma once
 
 #include <string>

@@ -2,7 +2,8 @@
 // range, a sentence of help, the hash it belongs to, the word Megatron or DeepSpeed uses, and the
 // field it fills. TOML, config.json, command line, --help, the canonical text and the hashes are
 // loops over this table; adding a setting is one row and one field, whose initial value is the
-// default. Path: cold.
+// default.
+// Path: cold.
 #pragma once
 
 #include <string>

@@ -1,7 +1,7 @@
 // Turns every op of a program into a record the executor runs: kernel, attributes, shapes, and for
 // each operand {base, offset}. The only place where offsets become pointers: the table of bases of
 // a schedule entry (arenas, the entry's slots, its io row) is made here too.
-// Path: hot.
+// Path: cold.
 #pragma once
 
 #include <vector>

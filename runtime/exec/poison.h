@@ -1,7 +1,7 @@
 // The checked build's guard. Every byte that no live tensor owns holds a NaN pattern, so that a
 // kernel that reads what it should not changes the loss; each tensor is followed by a red zone in
 // the same pattern, so that a kernel that writes past its end is caught right after the op.
-// Path: hot.
+// Path: cold.
 #pragma once
 
 #include <vector>
