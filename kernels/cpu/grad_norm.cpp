@@ -5,7 +5,6 @@ namespace plumb::cpu::PLUMB_ISA {
 namespace {
 
 typedef double VecD __attribute__((vector_size(PLUMB_VEC_BYTES)));
-typedef int64_t VecL __attribute__((vector_size(PLUMB_VEC_BYTES)));
 typedef float VecHalf __attribute__((vector_size(PLUMB_VEC_BYTES / 2)));
 constexpr int64_t kLanesD = kLanes / 2;
 
@@ -53,13 +52,13 @@ constexpr int64_t kRun = 256 * kLanesD;
 
 PLUMB_INLINE bool add_run(const float* g, FixedSum* sum) {
     VecD high_sum{}, low_sum{};
-    VecL large{};
+    VecD peak{};
     for (int64_t i = 0; i < kRun; i += kLanesD) {
         VecHalf part;
         __builtin_memcpy(&part, g + i, sizeof part);
         const VecD x = __builtin_convertvector(part, VecD);
         const VecD square = x * x;
-        large |= ~(square < 0x1p8);  // true for NaN too
+        peak = square > peak ? square : peak;
         const VecD high = nearest_of(square * 0x1p36);
         // square * 2^80 - high * 2^44 is exact: it is what is left of square's 48 bits.
         const VecD rest = square * 0x1p80 - high * 0x1p44;
@@ -67,9 +66,9 @@ PLUMB_INLINE bool add_run(const float* g, FixedSum* sum) {
         low_sum += low > rest ? low - 1.0 : low;  // truncated: the floor
         high_sum += high;
     }
-    int64_t any_large = 0;
-    for (int64_t lane = 0; lane < kLanesD; ++lane) any_large |= large[lane];
-    if (any_large != 0) return false;
+    // The maximum passes over NaN, but a sum that met one is NaN.
+    for (int64_t lane = 0; lane < kLanesD; ++lane)
+        if (!(peak[lane] < 0x1p8) || !(high_sum[lane] >= 0.0)) return false;
     __int128 high = 0, low = 0;
     for (int64_t lane = 0; lane < kLanesD; ++lane) {
         high += static_cast<int64_t>(high_sum[lane]);
