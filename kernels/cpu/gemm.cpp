@@ -100,12 +100,18 @@ PLUMB_INLINE void store_tile(const Gemm& g, const TilePlace& at, const float* ti
     }
 }
 
-// Asks for a tile of c while its sum is computed: its rows lie far apart.
-PLUMB_INLINE void fetch_tile(const Gemm& g, int64_t row, int64_t column) {
+// Asks for a tile of c, and of what the epilogue needs, while its sum is computed: the rows lie far
+// apart, and nothing else would fetch them in time.
+PLUMB_INLINE void fetch_tile(const Gemm& g, int64_t row, int64_t column, bool last) {
     const int64_t rows = lesser(kMr, g.m - row);
-    for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < kNr; j += 16)
-            __builtin_prefetch(g.c + (row + i) * g.n + column + j, 1);
+    for (int64_t i = 0; i < rows; ++i) {
+        const int64_t offset = (row + i) * g.n + column;
+        for (int64_t j = 0; j < kNr; j += 16) {
+            __builtin_prefetch(g.c + offset + j, 1);
+            if (last && g.pre != nullptr) __builtin_prefetch(g.pre + offset + j, 1);
+            if (last && g.residual != nullptr) __builtin_prefetch(g.residual + offset + j);
+        }
+    }
 }
 
 // The team as a grid of rows x columns of c with the least largest share; ties go to more rows,
@@ -148,7 +154,7 @@ void multiply_block(const Gemm& g, const BlockOfB& b, Range rows, Range columns,
                             lesser(kMr, end - i), b.depth, packed_a + (i - ic) * b.depth);
         for (int64_t j = columns.begin; j < columns.end; j += kNr) {
             for (int64_t i = ic; i < end; i += kMr) {
-                fetch_tile(g, i, b.column + j);
+                fetch_tile(g, i, b.column + j, sum.last);
                 multiply_panels(b.depth, packed_a + (i - ic) * b.depth, b.packed + j * b.depth,
                                 tile);
                 store_tile(g, {i, b.column + j, sum.first, sum.last}, tile);

@@ -5,7 +5,6 @@ namespace plumb::cpu::PLUMB_ISA {
 namespace {
 
 typedef double VecD __attribute__((vector_size(PLUMB_VEC_BYTES)));
-typedef int64_t VecL __attribute__((vector_size(PLUMB_VEC_BYTES)));
 typedef float VecHalf __attribute__((vector_size(PLUMB_VEC_BYTES / 2)));
 constexpr int64_t kLanesD = kLanes / 2;
 
@@ -40,40 +39,42 @@ PLUMB_INLINE void add_square(FixedSum* sum, float g) {
     add_fixed(sum, (static_cast<unsigned __int128>(high) << 64) | low);
 }
 
-// floor(x) for 0 <= x < 2^51: adding 2^52 rounds to an integer, corrected where it rounded up.
-PLUMB_INLINE VecD floor_of(VecD x) {
-    const VecD magic = 0x1p52 - VecD{};
-    const VecD rounded = (x + magic) - magic;
-    return rounded > x ? rounded - 1.0 : rounded;
+// The nearest integer for |x| < 2^51: adding 1.5 * 2^52 leaves no fraction bits.
+PLUMB_INLINE VecD nearest_of(VecD x) {
+    const VecD magic = 0x1.8p52 - VecD{};
+    return (x + magic) - magic;
 }
 
-// Squares below 2^8 as two limbs of 44 bits in units of 2^-80: sums of up to 512 terms of either
-// stay below 2^53 and so exact in fp64. Larger squares take the scalar way.
+// Squares below 2^8 as two limbs in units of 2^-80: high * 2^44 + low, high the nearest multiple,
+// so that |low| <= 2^43. Sums of up to 512 terms of either stay within 2^53 and so exact in fp64.
+// Larger squares take the scalar way.
 constexpr int64_t kRun = 256 * kLanesD;
 
 PLUMB_INLINE bool add_run(const float* g, FixedSum* sum) {
     VecD high_sum{}, low_sum{};
-    VecL large{};
+    VecD peak{};
     for (int64_t i = 0; i < kRun; i += kLanesD) {
         VecHalf part;
         __builtin_memcpy(&part, g + i, sizeof part);
         const VecD x = __builtin_convertvector(part, VecD);
         const VecD square = x * x;
-        large |= ~(square < 0x1p8);  // true for NaN too
-        const VecD high = floor_of(square * 0x1p36);
+        peak = square > peak ? square : peak;
+        const VecD high = nearest_of(square * 0x1p36);
         // square * 2^80 - high * 2^44 is exact: it is what is left of square's 48 bits.
-        low_sum += floor_of(square * 0x1p80 - high * 0x1p44);
+        const VecD rest = square * 0x1p80 - high * 0x1p44;
+        const VecD low = nearest_of(rest);
+        low_sum += low > rest ? low - 1.0 : low;  // truncated: the floor
         high_sum += high;
     }
-    int64_t any_large = 0;
-    for (int64_t lane = 0; lane < kLanesD; ++lane) any_large |= large[lane];
-    if (any_large != 0) return false;
-    unsigned __int128 high = 0, low = 0;
+    // The maximum passes over NaN, but a sum that met one is NaN.
+    for (int64_t lane = 0; lane < kLanesD; ++lane)
+        if (!(peak[lane] < 0x1p8) || !(high_sum[lane] >= 0.0)) return false;
+    __int128 high = 0, low = 0;
     for (int64_t lane = 0; lane < kLanesD; ++lane) {
-        high += static_cast<uint64_t>(high_sum[lane]);
-        low += static_cast<uint64_t>(low_sum[lane]);
+        high += static_cast<int64_t>(high_sum[lane]);
+        low += static_cast<int64_t>(low_sum[lane]);
     }
-    add_fixed(sum, (high << 44) + low);
+    add_fixed(sum, static_cast<unsigned __int128>((high << 44) + low));
     return true;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -14,12 +15,8 @@
 
 namespace plumb::testing {
 
-struct OperandTraits {
-    Dtype dtype;
-    char access;  // w written, u updated, r read
-};
-
-// Per kind: access and dtype (f f32, d f64, i i32, l i64) of every operand, in order.
+// Per kind: access (w written, u updated, r read) and dtype (f f32, d f64, i i32, l i64) of every
+// operand, in order.
 struct OperandSpec {
     OpKind kind;
     const char* name;
@@ -91,6 +88,11 @@ struct KernelCase {
     }
     bool writes(int operand) const { return operand_spec(kind).access[operand] != 'r'; }
 };
+
+// For GoogleTest's messages.
+inline void PrintTo(const KernelCase& c, std::ostream* out) {
+    *out << c.name;
+}
 
 inline std::string case_name(OpKind kind, std::initializer_list<int64_t> numbers,
                              const char* variant = "") {

@@ -10,9 +10,7 @@ namespace {
 void fill_saved(const KernelCase& c, Values* values) {
     auto& v = *values;
     const auto round = [](double x) { return static_cast<double>(static_cast<float>(x)); };
-    const auto take = [&](const KernelCase& forward, const Operands<double>& operands, int from,
-                          int to) {
-        (void)forward;
+    const auto take = [&](const Operands<double>& operands, int from, int to) {
         for (size_t i = 0; i < v[static_cast<size_t>(to)].size(); ++i)
             v[static_cast<size_t>(to)][i] = round(operands[static_cast<size_t>(from)][i]);
     };
@@ -21,7 +19,7 @@ void fill_saved(const KernelCase& c, Values* values) {
             norm_case(c.shape[0].rows(), c.shape[0].last(), c.attrs.norm.kind, false, true);
         Operands<double> o = {v[4], v[5], v[4], v[6], {}};
         run_reference(forward, test_scalars(), &o);
-        take(forward, o, 1, 5);
+        take(o, 1, 5);
     }
     if (c.kind == OpKind::attention_backward) {
         const AttentionAttrs& a = c.attrs.attention;
@@ -29,8 +27,8 @@ void fill_saved(const KernelCase& c, Values* values) {
                                             {a.heads, a.kv_heads, a.head_size});
         Operands<double> o = {v[3], v[4], v[2], v[5]};
         run_reference(forward, test_scalars(), &o);
-        take(forward, o, 0, 3);
-        take(forward, o, 1, 4);
+        take(o, 0, 3);
+        take(o, 1, 4);
     }
 }
 

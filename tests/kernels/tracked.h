@@ -18,7 +18,7 @@
 namespace plumb::testing {
 
 inline constexpr double kUnit = 0x1p-24;
-inline constexpr double kTolerance = 8;
+inline constexpr double kTolerance = 5;
 
 struct Tracked {
     double value = 0;
