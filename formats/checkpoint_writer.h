@@ -39,6 +39,7 @@ struct SaveMemory {
 class CheckpointWriter {
   public:
     explicit CheckpointWriter(const FileLayer& files = posix_files()) noexcept : files_(files) {}
+    ~CheckpointWriter() { abandon(); }
     CheckpointWriter(const CheckpointWriter&) = delete;
     CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 

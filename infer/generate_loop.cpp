@@ -26,7 +26,7 @@ void request_stop() noexcept {
 GenerateSummary generate(Session& session, const GenerateRequest& request,
                          TokenStream& stream) noexcept {
     GenerateSummary summary;
-    summary.prompt_tokens = static_cast<int64_t>(request.prompt.size());
+    summary.prompt_tokens = request.prompt_count;
     const auto end = [&](GenerateEnd why) {
         summary.end = why;
         if (why == GenerateEnd::write_failed || !stream.finish()) {
@@ -35,12 +35,12 @@ GenerateSummary generate(Session& session, const GenerateRequest& request,
         }
         return summary;
     };
-    for (const int32_t token : request.prompt)
-        if (!stream.put(token)) return end(GenerateEnd::write_failed);
+    for (int64_t i = 0; i < request.prompt_count; ++i)
+        if (!stream.put(request.prompt[i])) return end(GenerateEnd::write_failed);
 
     Generator generator(session);
     Clock::time_point start = Clock::now();
-    int32_t token = generator.start(request.prompt.data(), summary.prompt_tokens, request.sampling);
+    int32_t token = generator.start(request.prompt, request.prompt_count, request.sampling);
     summary.prefill_seconds = seconds_since(start);
     start = Clock::now();
     while (true) {

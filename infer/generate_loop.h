@@ -3,17 +3,16 @@
 // Path: hot.
 #pragma once
 
-#include <vector>
-
 #include "infer/text_stream.h"
 #include "runtime/engine/generate.h"
 
 namespace plumb {
 
 struct GenerateRequest {
-    std::vector<int32_t> prompt;  // 1 .. context ids below the vocabulary
-    int64_t max_new_tokens = 0;   // at least 1
-    int32_t eos_token = -1;       // ends the text and is not written; -1: none
+    const int32_t* prompt = nullptr;  // ids below the vocabulary
+    int64_t prompt_count = 0;         // 1 .. context
+    int64_t max_new_tokens = 0;       // at least 1
+    int32_t eos_token = -1;           // ends the text and is not written; -1: none
     SamplingSettings sampling;
 };
 

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <csignal>
 #include <cstring>
 
@@ -33,7 +32,8 @@ struct Options {
     std::string checkpoint;
     std::string prompt, prompt_file, prompt_tokens;
     int64_t max_new_tokens = 256;
-    SamplingSettings sampling;
+    double temperature = 0;
+    int64_t seed = 1;
     std::string prompt_option;           // which of the three was given
     std::vector<std::string> overrides;  // of the checkpoint's settings
 };
@@ -45,9 +45,11 @@ struct Options {
 void check(const Options& options) {
     if (options.max_new_tokens < 1)
         refuse(fmt::format("--max-new-tokens: {} is below 1", options.max_new_tokens));
-    if (!std::isfinite(options.sampling.temperature) || options.sampling.temperature < 0)
-        refuse(fmt::format("--temperature: {} is not a finite number of at least 0",
-                           options.sampling.temperature));
+    // Below the range, logits over temperature leave what doubles hold.
+    const double temperature = options.temperature;
+    if (temperature != 0 && !(temperature >= 1e-3 && temperature <= 1e3))
+        refuse(fmt::format("--temperature: {} is neither 0 nor from 0.001 to 1000", temperature));
+    if (options.seed < 0) refuse(fmt::format("--seed: {} is below 0", options.seed));
 }
 
 // False when only help was asked for (and printed).
@@ -72,10 +74,10 @@ bool parse(int argc, char** argv, Options& options) {
                     "Tokens to make; the context's end may come before")
         ->capture_default_str();
     generate
-        .add_option("--temperature", options.sampling.temperature,
+        .add_option("--temperature", options.temperature,
                     "0: always the likeliest token; 1: as the model says")
         ->capture_default_str();
-    generate.add_option("--seed", options.sampling.seed, "Of the choice when temperature > 0")
+    generate.add_option("--seed", options.seed, "Of the choice when temperature > 0")
         ->capture_default_str();
     generate.add_option("--threads", threads, "The same as --run.threads=N")->type_name("N");
     generate.add_option("--memory", memory, "The same as --run.memory=SIZE")->type_name("SIZE");
@@ -108,19 +110,11 @@ bool parse(int argc, char** argv, Options& options) {
     return true;
 }
 
-GenerateRequest make_request(const Options& options, const ModelSpec& model) {
-    GenerateRequest request;
+std::vector<int32_t> read_prompt(const Options& options, const ModelSpec& model) {
     const std::string& option = options.prompt_option;
-    if (option == "--prompt-tokens")
-        request.prompt = listed_prompt(options.prompt_tokens, model, option);
-    else if (option == "--prompt")
-        request.prompt = text_prompt(options.prompt, model, option);
-    else
-        request.prompt = text_prompt(read_prompt_file(options.prompt_file), model, option);
-    request.max_new_tokens = options.max_new_tokens;
-    request.eos_token = static_cast<int32_t>(model.eos_token_id);
-    request.sampling = options.sampling;
-    return request;
+    if (option == "--prompt-tokens") return listed_prompt(options.prompt_tokens, model, option);
+    if (option == "--prompt") return text_prompt(options.prompt, model, option);
+    return text_prompt(read_prompt_file(options.prompt_file), model, option);
 }
 
 TokenFormat format_of(const Options& options) {
@@ -132,12 +126,12 @@ void print_footprint(const Session& session) {
     const ModelSpec& model = session.config().model;
     const Plan& plan = session.plan();
     print_line(STDERR_FILENO,
-               "model: {}, {} parameters, {} layers, vocabulary {}, context {} tokens",
+               "model: {}, {} parameters, layers {}, vocabulary {}, context {} tokens",
                model_type_name(model.model_type), grouped_digits(parameter_count(model)),
                model.num_hidden_layers, model.vocab_size, model.max_position_embeddings);
     print_line(STDERR_FILENO, "memory: {} in arenas + {} outside, fixed from here on",
                human_bytes(plan.total_bytes), human_bytes(plan.outside_bytes));
-    print_line(STDERR_FILENO, "plan: {}, {} threads", to_hex(plan.digest),
+    print_line(STDERR_FILENO, "plan: {}, threads {}", to_hex(plan.digest),
                session.device().threads);
 }
 
@@ -198,25 +192,33 @@ void print_summary(const Session& session, const GenerateRequest& request,
                rate_text(summary.prompt_tokens, summary.prefill_seconds),
                rate_text(decoded, summary.decode_seconds),
                decoded > 0 ? 1e3 * summary.decode_seconds / static_cast<double>(decoded) : 0.0);
+    const Plan& plan = session.plan();
     const MemoryUse use = memory_use();
+    print_line(STDERR_FILENO,
+               "peak memory: {} against {} planned ({} in arenas, {} outside); pages of mapped "
+               "files apart: {}",
+               human_bytes(use.anonymous_bytes + use.shared_bytes),
+               human_bytes(plan.total_bytes + plan.outside_bytes), human_bytes(plan.total_bytes),
+               human_bytes(plan.outside_bytes), human_bytes(use.file_bytes));
+    if (!seal_is_enforced()) return;
     const AllocationCounts counts = allocation_counts();
     std::string libraries;
     for (int i = 0; i < static_cast<int>(Library::count); ++i)
-        libraries += fmt::format("{} {} {}", i == 0 ? "" : ",",
+        libraries += fmt::format("{} {} {}", i == 0 ? ";" : ",",
                                  library_name(static_cast<Library>(i)), counts.calls[i]);
-    print_line(STDERR_FILENO,
-               "memory: {} held + {} file pages beside {} planned + {} outside; allocations since "
-               "seal:{}",
-               human_bytes(use.anonymous_bytes + use.shared_bytes), human_bytes(use.file_bytes),
-               human_bytes(session.plan().total_bytes), human_bytes(session.plan().outside_bytes),
-               libraries);
+    print_line(STDERR_FILENO, "allocations after seal: ours 0{}", libraries);
 }
 
 int run(int argc, char** argv) {
     Options options;
     if (!parse(argc, argv, options)) return 0;
     const RunConfig config = config_of_checkpoint(options.checkpoint, options.overrides);
-    const GenerateRequest request = make_request(options, config.model);
+    const std::vector<int32_t> prompt = read_prompt(options, config.model);
+    const GenerateRequest request = {prompt.data(),
+                                     static_cast<int64_t>(prompt.size()),
+                                     options.max_new_tokens,
+                                     static_cast<int32_t>(config.model.eos_token_id),
+                                     {options.temperature, static_cast<uint64_t>(options.seed)}};
     Session session(config, Purpose::generate);
     print_footprint(session);
     load(session, options.checkpoint);

@@ -39,7 +39,8 @@ inline RunConfig golden_config(const Golden& golden, const GoldenRun& run) {
 }
 
 inline void set_golden_weights(Session& session) {
-    session.run_phase(PhaseKind::initialise);
+    if (session.program().phase(PhaseKind::initialise) != nullptr)
+        session.run_phase(PhaseKind::initialise);
     for (const Param& param : session.program().params) {
         float* w = session.executor().data<float>(param.weight);
         for (int64_t i = 0; i < param.elements(); ++i) w[i] = golden_value(param.name, i);

@@ -1,0 +1,171 @@
+// Times whole training steps, prefill and decode of a model with random weights and tokens, beside
+// the limits that the same run measures: model flops over the peak of register-only multiply-adds,
+// and, for decode, the bytes of all weights over the read bandwidth. Medians over the steps; the
+// first step is not counted.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "runtime/base/error.h"
+#include "runtime/base/random.h"
+#include "runtime/engine/generate.h"
+#include "runtime/engine/session.h"
+
+namespace plumb {
+namespace {
+
+double seconds_of(const auto& body) {
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+}
+
+void fill_rows(Session& session) {
+    const BatchSpec& batch = session.config().run.batch;
+    const auto vocabulary = static_cast<uint64_t>(session.config().model.vocab_size);
+    const IoTensors& io = session.program().io;
+    const Executor& executor = session.executor();
+    for (int32_t m = 0; m < session.program().micro_batch_count; ++m) {
+        for (int64_t n = 0; n < batch.micro_batch_tokens(); ++n) {
+            const Philox4 r = philox(7, static_cast<uint64_t>(n), static_cast<uint64_t>(m));
+            executor.data<int32_t>(io.tokens, m)[n] = static_cast<int32_t>(r.word[0] % vocabulary);
+            executor.data<int32_t>(io.targets, m)[n] = static_cast<int32_t>(r.word[1] % vocabulary);
+            executor.data<float>(io.loss_weights, m)[n] = 1;
+            executor.data<int32_t>(io.positions, m)[n] =
+                static_cast<int32_t>(n % batch.sequence_length);
+            executor.data<int32_t>(io.segment_start, m)[n] = 0;
+        }
+    }
+}
+
+void bench_step(const RunConfig& config, const std::string& name, int steps) {
+    Session session(config, Purpose::train);
+    session.run_phase(PhaseKind::initialise);
+    fill_rows(session);
+    Executor& executor = session.executor();
+    StepScalars& scalars = executor.scalars();
+    scalars = {1e-4, 0.9, 0.95, 1e-8, 0.1, 1.0, 0.1, 0.05, 0, 0, 0, 0};
+    scalars.inverse_weight_sum = 1.0 / static_cast<double>(config.run.batch.step_tokens());
+    std::vector<double> times;
+    double by_section[static_cast<int>(SectionKind::count)] = {};
+    for (int step = 0; step <= steps; ++step) {
+        double total = 0;
+        for (const Entry& entry : session.program().phase(PhaseKind::step)->entries) {
+            const double seconds = seconds_of([&] { executor.run(entry); });
+            const Section& section = session.program().sections[static_cast<size_t>(entry.section)];
+            if (step > 0) by_section[static_cast<int>(section.kind)] += seconds;
+            total += seconds;
+        }
+        if (step > 0) times.push_back(total);
+    }
+    const double seconds = median(times);
+    const double peak = measure_peak_flops(session.device().isa, session.device().threads);
+    const double tokens = static_cast<double>(config.run.batch.step_tokens());
+    const double rate = tokens / seconds;
+    const double model_flops =
+        flops_per_token(config.model, config.run.batch.sequence_length) * rate;
+    fmt::print(
+        "{:<34} {:>9.1f} tok/s {:>8.1f} of {:>6.1f} GFLOP/s {:>5.1f} %   limit {:.0f} tok/s\n",
+        fmt::format("train {} B={} T={}", name, config.run.batch.micro_batch,
+                    config.run.batch.sequence_length),
+        rate, model_flops / 1e9, peak / 1e9, 100 * model_flops / peak,
+        peak / flops_per_token(config.model, config.run.batch.sequence_length));
+    for (const SectionKind kind :
+         {SectionKind::forward, SectionKind::backward, SectionKind::update})
+        fmt::print("  {:<10} {:>8.1f} ms per step\n", section_kind_name(kind),
+                   1e3 * by_section[static_cast<int>(kind)] / steps);
+    std::fflush(stdout);
+}
+
+void bench_generate(const RunConfig& config, const std::string& name, int64_t prompt, int count) {
+    Session session(config, Purpose::generate);
+    for (const Unit& unit : session.program().units) {
+        float* weights = session.executor().data<float>(unit.weight);
+        for (int64_t i = 0; i < unit.elements; ++i)
+            weights[i] =
+                static_cast<float>(random_uniform(3, static_cast<uint64_t>(i % 4099))) * 0.02f;
+    }
+    Generator generator(session);
+    std::vector<int32_t> tokens(static_cast<size_t>(prompt));
+    for (size_t i = 0; i < tokens.size(); ++i)
+        tokens[i] = static_cast<int32_t>(static_cast<int64_t>(i) % config.model.vocab_size);
+    generator.start(tokens.data(), prompt, {});
+    const double prefill = seconds_of([&] { generator.start(tokens.data(), prompt, {}); });
+    std::vector<double> times;
+    for (int i = 0; i < count; ++i) times.push_back(seconds_of([&] { generator.next(); }));
+    const int32_t threads = session.device().threads;
+    const double peak = measure_peak_flops(session.device().isa, threads);
+    std::vector<char> buffer(static_cast<size_t>(256 * kMiB), 1);
+    const double bandwidth =
+        measure_read_bandwidth(threads, buffer.data(), static_cast<int64_t>(buffer.size()));
+    const double matmul = static_cast<double>(matmul_parameter_count(config.model));
+    const double prefill_rate = static_cast<double>(prompt) / prefill;
+    const double prefill_limit = peak / (2 * matmul);
+    const double decode_rate = 1 / median(times);
+    const double decode_limit = bandwidth / (4 * matmul);
+    fmt::print("{:<34} {:>9.1f} tok/s   limit {:.1f} by {:.1f} GFLOP/s: {:.1f} %\n",
+               fmt::format("prefill {} {}", name, prompt), prefill_rate, prefill_limit, peak / 1e9,
+               100 * prefill_rate / prefill_limit);
+    fmt::print("{:<34} {:>9.1f} tok/s   limit {:.1f} by {:.1f} GB/s read: {:.1f} %\n",
+               fmt::format("decode {}", name), decode_rate, decode_limit, bandwidth / 1e9,
+               100 * decode_rate / decode_limit);
+    std::fflush(stdout);
+}
+
+RunConfig config_of(const std::string& preset, int64_t micro_batch, int64_t length,
+                    int64_t threads) {
+    return load_run(preset, {fmt::format("batch.micro_batch={}", micro_batch),
+                             fmt::format("batch.global_batch={}", micro_batch),
+                             fmt::format("batch.sequence_length={}", length),
+                             fmt::format("run.threads={}", threads), "train.sample_tokens=0"});
+}
+
+int run(int argc, char** argv) {
+    CLI::App app("Whole steps, prefill and decode beside their limits");
+    bool smoke = false;
+    int64_t threads = 0;
+    std::string preset;
+    int64_t micro_batch = 4, length = 256;
+    int steps = 3;
+    app.add_flag("--smoke", smoke, "Tiny shapes, seconds");
+    app.add_option("--threads", threads, "0: all cores");
+    app.add_option("--preset", preset, "One model instead of the list");
+    app.add_option("--batch", micro_batch, "Sequences, with --preset");
+    app.add_option("--length", length, "Tokens per sequence, with --preset");
+    app.add_option("--steps", steps, "Timed steps per row")->check(CLI::PositiveNumber);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& success) {
+        return app.exit(success);
+    } catch (const CLI::ParseError& error) {
+        throw Error(ExitCode::bad_input, error.what());
+    }
+    if (!preset.empty()) {
+        bench_step(config_of(preset, micro_batch, length, threads), preset, steps);
+        return 0;
+    }
+    bench_step(config_of("tiny", 4, 256, threads), "tiny", steps);
+    bench_generate(config_of("tiny", 1, 256, threads), "tiny", 128, 64);
+    if (smoke) return 0;
+    bench_step(config_of("gpt2-124m", 4, 64, threads), "gpt2-124m", steps);
+    bench_step(config_of("gpt2-124m", 4, 256, threads), "gpt2-124m", steps);
+    bench_generate(config_of("gpt2-124m", 1, 256, threads), "gpt2-124m", 512, 16);
+    return 0;
+}
+
+}  // namespace
+}  // namespace plumb
+
+int main(int argc, char** argv) {
+    return plumb::run_main([&] { return plumb::run(argc, argv); });
+}

@@ -1,0 +1,274 @@
+// Runs plumb-infer as a user would, on checkpoints saved as plumb-train saves them.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "runtime/exec/seal.h"
+#include "tests/infer/small_checkpoint.h"
+
+namespace plumb {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string contents(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    EXPECT_TRUE(file) << path;
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+void flip_bit(const std::string& path, int64_t offset) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(offset);
+    const int byte = file.get();
+    file.seekp(offset);
+    file.put(static_cast<char>(byte ^ 1));
+    ASSERT_TRUE(file.good()) << path;
+}
+
+class PlumbInfer : public ::testing::Test {
+  protected:
+    // bytes/ has steps 3 and 5 of a byte model with a context of 64 tokens.
+    static void SetUpTestSuite() {
+        folder_ = ::testing::TempDir() + "plumb_infer_XXXXXX";
+        ASSERT_NE(::mkdtemp(folder_.data()), nullptr);
+        const RunConfig config = small_config(ModelType::gpt2, 256, 64, path("bytes"));
+        step_3_ = save_checkpoint(config, 3);
+        step_5_ = save_checkpoint(config, 5);
+    }
+    static void TearDownTestSuite() { fs::remove_all(folder_); }
+
+    static std::string path(const std::string& name) { return folder_ + "/" + name; }
+
+    // Runs `plumb-infer arguments`; keeps both outputs.
+    int run(const std::string& arguments, const std::string& before = "") {
+        const std::string command = before + PLUMB_BIN_DIR "/plumb-infer " + arguments + " >" +
+                                    path("stdout") + " 2>" + path("stderr");
+        const int status = std::system(command.c_str());
+        output_ = contents(path("stdout"));
+        error_ = contents(path("stderr"));
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    }
+    int generate(const std::string& arguments) {
+        return run("generate --checkpoint " + path("bytes") + " " + arguments);
+    }
+    void expect_in_error(const std::string& part) const {
+        EXPECT_NE(error_.find(part), std::string::npos) << part << "\nin\n" << error_;
+    }
+    // The whole of standard error is one line.
+    void expect_one_error(const std::string& part) const {
+        EXPECT_EQ(error_.rfind("error: ", 0), 0u) << error_;
+        EXPECT_EQ(error_.find('\n'), error_.size() - 1) << error_;
+        expect_in_error(part);
+        EXPECT_EQ(output_, "");
+    }
+
+    static std::string folder_, step_3_, step_5_;
+    std::string output_, error_;
+};
+
+std::string PlumbInfer::folder_, PlumbInfer::step_3_, PlumbInfer::step_5_;
+
+TEST_F(PlumbInfer, GeneratesFromARunFolder) {
+    ASSERT_EQ(generate("--prompt 'The prompt' --max-new-tokens 20"), 0) << error_;
+    EXPECT_EQ(output_.size(), 30u);
+    EXPECT_EQ(output_.substr(0, 10), "The prompt");
+    EXPECT_EQ(error_.rfind("model: gpt2, ", 0), 0u) << error_;
+    expect_in_error("vocabulary 256, context 64 tokens\nmemory: ");
+    expect_in_error(" in arenas + ");
+    expect_in_error("\nplan: ");
+    expect_in_error("\ncheckpoint: " + step_5_ + ", step 5\n");
+    expect_in_error("\ntokens: 20 new after 10 of the prompt; prefill ");
+    expect_in_error("\npeak memory: ");
+    if (!seal_is_enforced()) return;
+    expect_in_error("\nallocations after seal: ours 0; libc 0, openmp 0, terminal 0\n");
+}
+
+TEST_F(PlumbInfer, PromptsFromAFileAndStandardInput) {
+    std::ofstream(path("prompt"), std::ios::binary) << std::string("from\0file", 9);
+    ASSERT_EQ(generate("--max-new-tokens 5 --prompt-file " + path("prompt")), 0) << error_;
+    const std::string output = output_;
+    EXPECT_EQ(output.substr(0, 9), std::string("from\0file", 9));
+    const std::string arguments =
+        "generate --checkpoint " + path("bytes") + " --max-new-tokens 5 --prompt-file - ";
+    ASSERT_EQ(run(arguments, "cat " + path("prompt") + " | "), 0) << error_;
+    EXPECT_EQ(output_, output);
+}
+
+TEST_F(PlumbInfer, ACheckpointCanBeChosen) {
+    ASSERT_EQ(run("generate --checkpoint " + step_3_ + " --prompt a --max-new-tokens 1"), 0)
+        << error_;
+    expect_in_error("\ncheckpoint: " + step_3_ + ", step 3\n");
+}
+
+TEST_F(PlumbInfer, SeedThreadsAndChunksAsPromised) {
+    const std::string sampled = "--prompt abcdefgh --max-new-tokens 40 --temperature 1 --seed ";
+    ASSERT_EQ(generate(sampled + "1"), 0) << error_;
+    const std::string text = output_;
+    ASSERT_EQ(generate(sampled + "1 --threads 2"), 0) << error_;
+    EXPECT_EQ(output_, text);
+    expect_in_error(", threads 2\n");
+    ASSERT_EQ(generate(sampled + "2"), 0) << error_;
+    EXPECT_NE(output_, text);
+    ASSERT_EQ(generate("--prompt abcdefgh --max-new-tokens 40"), 0) << error_;
+    const std::string greedy = output_;
+    EXPECT_NE(greedy, text);
+    ASSERT_EQ(generate("--prompt abcdefgh --max-new-tokens 40 --generate.prefill_chunk=3"), 0);
+    EXPECT_EQ(output_, greedy);
+}
+
+TEST_F(PlumbInfer, StopsAtTheContext) {
+    ASSERT_EQ(generate("--prompt abcd --max-new-tokens 100"), 0) << error_;
+    EXPECT_EQ(output_.size(), 65u);
+    expect_in_error("stopped: the context of 64 tokens is full; 61 of 100 new tokens are made\n");
+}
+
+TEST_F(PlumbInfer, FallsBackFromADamagedCheckpoint) {
+    fs::copy(path("bytes"), path("damaged"), fs::copy_options::recursive);
+    const std::string name = fs::path(step_5_).filename();
+    // The first chunk of the data file.
+    flip_bit(path("damaged/") + name + "/data-00000.pck", 5000);
+    const std::string arguments = " --prompt ab --max-new-tokens 4";
+    ASSERT_EQ(run("generate --checkpoint " + path("damaged") + arguments), 0) << error_;
+    expect_in_error("note: passed over " + path("damaged/") + name);
+    expect_in_error(", step 3\n");
+    EXPECT_EQ(run("generate --checkpoint " + path("damaged/") + name + arguments), 4) << error_;
+    EXPECT_EQ(output_, "");
+}
+
+TEST_F(PlumbInfer, LargerVocabulariesTakeAndGiveIds) {
+    save_checkpoint(small_config(ModelType::llama, 300, 16, path("wide")), 1);
+    const std::string arguments = "generate --checkpoint " + path("wide") + " --max-new-tokens 4 ";
+    ASSERT_EQ(run(arguments + "--prompt-tokens 299,0,7"), 0) << error_;
+    EXPECT_EQ(output_.rfind("299,0,7,", 0), 0u) << output_;
+    EXPECT_EQ(std::count(output_.begin(), output_.end(), ','), 6);
+    EXPECT_EQ(output_.back(), '\n');
+    EXPECT_EQ(run(arguments + "--prompt-tokens 300"), 2);
+    expect_one_error("token id 300 is outside the vocabulary; it must be from 0 to 299");
+    EXPECT_EQ(run(arguments + "--prompt text"), 2);
+    expect_one_error("give token ids, as in --prompt-tokens 1,2,3");
+}
+
+TEST_F(PlumbInfer, RefusesPrompts) {
+    EXPECT_EQ(generate("--prompt ''"), 2);
+    expect_one_error("--prompt: the prompt is empty");
+    EXPECT_EQ(generate("--prompt " + std::string(65, 'x')), 2);
+    expect_one_error("the prompt has 65 tokens, but the model's context is 64 tokens");
+    EXPECT_EQ(generate("--prompt-file /nonexistent"), 4);
+    expect_one_error("--prompt-file: cannot read /nonexistent: No such file");
+    save_checkpoint(small_config(ModelType::gpt2, 100, 8, path("ascii")), 1);
+    EXPECT_EQ(run("generate --checkpoint " + path("ascii") + " --prompt axe"), 2);
+    expect_one_error(
+        "--prompt, byte 1: token id 120 is outside the vocabulary; it must be from 0 "
+        "to 99");
+}
+
+TEST_F(PlumbInfer, RefusesCheckpoints) {
+    EXPECT_EQ(run("generate --prompt a --checkpoint " + path("nowhere")), 2);
+    expect_one_error("no checkpoint in " + path("nowhere"));
+    fs::create_directory(path("empty"));
+    EXPECT_EQ(run("generate --prompt a --checkpoint " + path("empty")), 2);
+    expect_one_error("no checkpoint in " + path("empty"));
+    EXPECT_EQ(generate("--prompt a --model.num_attention_heads=4"), 2);
+    expect_in_error("is of another model:");
+    expect_in_error("model.num_attention_heads");
+}
+
+TEST_F(PlumbInfer, RefusesFlags) {
+    const struct {
+        const char* arguments;
+        const char* error;
+    } cases[] = {
+        {"", "A subcommand is required"},
+        {"generate --prompt a", "--checkpoint is required"},
+        {"generate --checkpoint x", "one of --prompt, --prompt-file and --prompt-tokens"},
+        {"generate --checkpoint x --prompt a --prompt-tokens 1", "exclude each other"},
+        {"generate --checkpoint x --prompt a --tempreature 1", "unknown argument: --tempreature"},
+        {"generate --checkpoint x --prompt a stray", "unknown argument: stray"},
+        {"generate --checkpoint x --prompt a --max-new-tokens 0", "--max-new-tokens: 0 is below 1"},
+        {"generate --checkpoint x --prompt a --max-new-tokens many", "many"},
+        {"generate --checkpoint x --prompt a --temperature -1", "--temperature: -1"},
+        {"generate --checkpoint x --prompt a --temperature nan", "--temperature: nan"},
+        {"generate --checkpoint x --prompt a --seed -1", "-1"},
+    };
+    for (const auto& c : cases) {
+        EXPECT_EQ(run(c.arguments), 2) << c.arguments;
+        expect_one_error(c.error);
+    }
+    EXPECT_EQ(generate("--prompt a --threads none"), 2);
+    expect_one_error("run.threads");
+    EXPECT_EQ(generate("--prompt a --generate.prefil_chunk=3"), 2);
+    expect_one_error("generate.prefill_chunk");
+    EXPECT_EQ(generate("--prompt a --memory 1MiB"), 3);
+    expect_one_error("run.memory is 1048576 bytes");
+}
+
+TEST_F(PlumbInfer, HelpHasAnExample) {
+    EXPECT_EQ(run("--help"), 0);
+    EXPECT_NE(output_.find("generate"), std::string::npos);
+    EXPECT_EQ(run("generate --help"), 0);
+    EXPECT_NE(output_.find("plumb-infer generate --checkpoint run --prompt"), std::string::npos);
+    EXPECT_EQ(error_, "");
+}
+
+TEST_F(PlumbInfer, ReportsAFullDisk) {
+    if (::access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full";
+    const std::string command = PLUMB_BIN_DIR "/plumb-infer generate --prompt a --checkpoint " +
+                                path("bytes") + " >/dev/full 2>" + path("stderr");
+    EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 4);
+    error_ = contents(path("stderr"));
+    expect_in_error("error: cannot write to standard output: No space left on device\n");
+}
+
+// The program is held in a write to a full pipe when the signal comes, and then ends by itself.
+TEST_F(PlumbInfer, AnInterruptEndsTheTextWithASummary) {
+    save_checkpoint(small_config(ModelType::llama, 256, 16384, path("long")), 1);
+    int fds[2];
+    ASSERT_EQ(::pipe(fds), 0);
+    const int capacity = ::fcntl(fds[1], F_SETPIPE_SZ, 4096);
+    ASSERT_GE(capacity, 4096);
+    ASSERT_LT(capacity, 16384);
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        ::dup2(fds[1], STDOUT_FILENO);
+        ::close(fds[0]);
+        ::close(fds[1]);
+        ::dup2(::open(path("stderr").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+        ::execl(PLUMB_BIN_DIR "/plumb-infer", "plumb-infer", "generate", "--checkpoint",
+                path("long").c_str(), "--prompt", "a", "--max-new-tokens", "16000", "--threads",
+                "1", nullptr);
+        ::_exit(127);
+    }
+    ::close(fds[1]);
+    int held = 0;
+    for (int i = 0; i < 6000 && held < capacity; ++i) {
+        ::usleep(10'000);
+        ::ioctl(fds[0], FIONREAD, &held);
+    }
+    EXPECT_EQ(held, capacity);
+    ::kill(child, SIGINT);
+    char buffer[4096];
+    int64_t size_bytes = 0;
+    for (ssize_t part; (part = ::read(fds[0], buffer, sizeof buffer)) > 0;) size_bytes += part;
+    ::close(fds[0]);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    EXPECT_LT(size_bytes, capacity + 10);
+    error_ = contents(path("stderr"));
+    expect_in_error("stopped: interrupted\ntokens: ");
+}
+
+}  // namespace
+}  // namespace plumb

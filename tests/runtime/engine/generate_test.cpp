@@ -1,0 +1,206 @@
+// Generation of the golden models: logits against PyTorch, the cache against full prefill, and what
+// greedy and seeded sampling promise.
+#include "runtime/engine/generate.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "runtime/exec/seal.h"
+#include "tests/runtime/engine/golden_session.h"
+
+namespace plumb {
+namespace {
+
+using Logits = std::vector<float>;
+
+class GenerateTest : public testing::TestWithParam<const char*> {
+  protected:
+    std::unique_ptr<Session> make_session(int64_t prefill_chunk, int32_t threads = 1) {
+        GoldenRun run;
+        run.threads = threads;
+        RunConfig config = golden_config(golden_, run);
+        config.run.generate.prefill_chunk = prefill_chunk;
+        auto session = std::make_unique<Session>(config, Purpose::generate);
+        set_golden_weights(*session);
+        return session;
+    }
+
+    std::vector<int32_t> prompt(int64_t count) const {
+        std::vector<int32_t> tokens;
+        for (int64_t i = 0; i < count; ++i)
+            tokens.push_back(golden_token(99, i, golden_.vocab_size));
+        return tokens;
+    }
+
+    Logits logits(const Generator& generator) const {
+        return Logits(generator.logits(), generator.logits() + golden_.vocab_size);
+    }
+
+    // Largest difference over the largest reference value.
+    template <typename Reference>
+    static double difference(const Logits& found, const Reference& reference) {
+        double error = 0, largest = 0;
+        for (size_t i = 0; i < found.size(); ++i) {
+            const auto wanted = static_cast<double>(reference[i]);
+            error = std::max(error, std::abs(static_cast<double>(found[i]) - wanted));
+            largest = std::max(largest, std::abs(wanted));
+        }
+        EXPECT_GT(largest, 0.1);
+        return error / largest;
+    }
+
+    static std::vector<int32_t> continuation(Generator& generator,
+                                             const std::vector<int32_t>& prompt, int64_t count,
+                                             const SamplingSettings& sampling) {
+        std::vector<int32_t> tokens;
+        tokens.push_back(
+            generator.start(prompt.data(), static_cast<int64_t>(prompt.size()), sampling));
+        while (static_cast<int64_t>(tokens.size()) < count) tokens.push_back(generator.next());
+        return tokens;
+    }
+
+    Golden golden_ = read_golden(GetParam());
+};
+
+TEST_P(GenerateTest, PrefillGivesTheLogitsOfPyTorch) {
+    const auto session = make_session(5);
+    Generator generator(*session);
+    const GoldenForward& forward = golden_.forward;
+    ASSERT_LE(forward.sequence_length, generator.context());
+    for (int64_t s = 0; s < forward.sequences; ++s) {
+        const int64_t first = s * forward.sequence_length;
+        for (int64_t n = 1; n <= forward.sequence_length; ++n) {
+            const int32_t token = generator.start(forward.tokens.data() + first, n, {});
+            const double* row = forward.logits.data() + (first + n - 1) * golden_.vocab_size;
+            EXPECT_LE(difference(logits(generator), row), 1e-5) << "sequence " << s << ", " << n;
+            const auto best = std::max_element(row, row + golden_.vocab_size) - row;
+            EXPECT_EQ(token, best) << "sequence " << s << ", " << n;
+        }
+    }
+}
+
+// After each decoded token the logits are those of a prefill of the whole text so far.
+TEST_P(GenerateTest, DecodeWithCacheEqualsFullPrefill) {
+    const auto whole_session = make_session(64);
+    Generator whole(*whole_session);
+    EXPECT_EQ(whole.context(), golden_.config.find("64") == std::string::npos ? 32 : 64);
+    for (const int64_t chunk : {1, 3, 8, 64}) {
+        const auto session = make_session(chunk);
+        Generator generator(*session);
+        for (const int64_t count : {1, 2, 3, 4, 7, 8, 9, 16, 17}) {
+            std::vector<int32_t> text = prompt(count);
+            int32_t token = generator.start(text.data(), count, {});
+            for (int step = 0; step < 4; ++step) {
+                EXPECT_EQ(generator.position(), static_cast<int64_t>(text.size()));
+                const int32_t expected =
+                    whole.start(text.data(), static_cast<int64_t>(text.size()), {});
+                EXPECT_LE(difference(logits(generator), logits(whole)), 1e-5)
+                    << "chunk " << chunk << ", prompt " << count << ", step " << step;
+                EXPECT_EQ(token, expected);
+                text.push_back(token);
+                token = generator.next();
+            }
+        }
+    }
+}
+
+// Decoding fills the cache to its last position, from any prompt.
+TEST_P(GenerateTest, TheWholeContextIsUsed) {
+    const auto session = make_session(7);
+    Generator generator(*session);
+    const int64_t context = generator.context();
+    std::vector<int32_t> text = prompt(1);
+    int32_t token = generator.start(text.data(), 1, {});
+    while (generator.position() < context) {
+        text.push_back(token);
+        token = generator.next();
+    }
+    const Logits decoded = logits(generator);
+    EXPECT_EQ(generator.start(text.data(), context, {}), token);
+    EXPECT_LE(difference(logits(generator), decoded), 1e-5);
+    EXPECT_EQ(generator.position(), context);
+    EXPECT_DEATH(generator.next(), "position_ < context_");
+    EXPECT_DEATH(generator.start(text.data(), context + 1, {}), "count <= context_");
+    EXPECT_DEATH(generator.start(text.data(), 0, {}), "count >= 1");
+}
+
+TEST_P(GenerateTest, GreedyTextDependsOnThePromptAlone) {
+    const auto session = make_session(4);
+    Generator generator(*session);
+    const std::vector<int32_t> text = continuation(generator, prompt(6), 20, {});
+    const Logits last = logits(generator);
+    EXPECT_EQ(continuation(generator, prompt(9), 20, {}).size(), 20u);  // leaves a dirty cache
+    EXPECT_EQ(continuation(generator, prompt(6), 20, {}), text);
+    EXPECT_EQ(logits(generator), last);
+    SamplingSettings seeded;
+    seeded.seed = 5;
+    EXPECT_EQ(continuation(generator, prompt(6), 20, seeded), text) << "temperature 0";
+    const auto two_threads = make_session(4, 2);
+    Generator other(*two_threads);
+    EXPECT_EQ(continuation(other, prompt(6), 20, {}), text);
+    EXPECT_EQ(logits(other), last) << "two threads";
+}
+
+TEST_P(GenerateTest, SampledTextDependsOnTheSeed) {
+    const auto session = make_session(4);
+    Generator generator(*session);
+    SamplingSettings sampling;
+    sampling.temperature = 1.0;
+    const std::vector<int32_t> text = continuation(generator, prompt(6), 20, sampling);
+    EXPECT_EQ(continuation(generator, prompt(6), 20, sampling), text);
+    EXPECT_NE(continuation(generator, prompt(6), 20, {}), text) << "greedy";
+    sampling.seed = 2;
+    EXPECT_NE(continuation(generator, prompt(6), 20, sampling), text) << "another seed";
+    for (const int32_t token : text) {
+        EXPECT_GE(token, 0);
+        EXPECT_LT(token, golden_.vocab_size);
+    }
+}
+
+// The first token over many seeds follows the softmax of the logits.
+TEST_P(GenerateTest, SamplingFollowsTheModel) {
+    const auto session = make_session(8);
+    Generator generator(*session);
+    const std::vector<int32_t> text = prompt(3);
+    SamplingSettings sampling;
+    sampling.temperature = 0.5;
+    constexpr int kDraws = 2000;
+    std::vector<double> counts(static_cast<size_t>(golden_.vocab_size), 0.0);
+    for (int i = 0; i < kDraws; ++i) {
+        sampling.seed = static_cast<uint64_t>(i);
+        counts[static_cast<size_t>(generator.start(text.data(), 3, sampling))] += 1;
+    }
+    const Logits found = logits(generator);
+    double total = 0, chi_squared = 0;
+    for (const float x : found) total += std::exp(2.0 * static_cast<double>(x));
+    for (size_t v = 0; v < found.size(); ++v) {
+        const double expected = kDraws * std::exp(2.0 * static_cast<double>(found[v])) / total;
+        chi_squared += (counts[v] - expected) * (counts[v] - expected) / expected;
+    }
+    // Mean V - 1 and variance about 2 (V - 1): six deviations.
+    const auto freedom = static_cast<double>(golden_.vocab_size - 1);
+    EXPECT_LT(chi_squared, freedom + 6 * std::sqrt(2 * freedom));
+}
+
+TEST_P(GenerateTest, AllocatesNothing) {
+    if (!seal_is_enforced()) GTEST_SKIP() << "sanitizers own the allocator";
+    const auto session = make_session(4, 2);
+    Generator generator(*session);
+    const std::vector<int32_t> text = prompt(6);
+    session->seal();  // from here on an allocation outside a library scope aborts
+    for (int round = 0; round < 10; ++round) {
+        generator.start(text.data(), 6, {});
+        for (int i = 0; i < 20; ++i) generator.next();
+    }
+    unseal();
+    const AllocationCounts counts = allocation_counts();
+    for (const int64_t calls : counts.calls) EXPECT_EQ(calls, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GenerateTest, testing::Values("gpt2", "llama", "llama_bias"),
+                         [](const auto& model) { return std::string(model.param); });
+
+}  // namespace
+}  // namespace plumb

@@ -1,0 +1,166 @@
+// Runs plumb-plan as a user would.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "runtime/base/types.h"
+#include "runtime/config/presets.h"
+
+namespace plumb {
+namespace {
+
+struct Outcome {
+    int code = -1;
+    std::string output;  // stdout, or with "2>&1" in the arguments both
+};
+
+Outcome run_plan(const std::string& arguments, const std::string& before = "true") {
+    const std::string command = before + "; exec " PLUMB_BIN_DIR "/plumb-plan " + arguments;
+    Outcome outcome;
+    FILE* pipe = popen(command.c_str(), "r");
+    if (pipe == nullptr) return outcome;
+    char text[4096];
+    for (size_t got; (got = fread(text, 1, sizeof text, pipe)) > 0;)
+        outcome.output.append(text, got);
+    const int status = pclose(pipe);
+    outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return outcome;
+}
+
+nlohmann::json plan_json(const std::string& arguments) {
+    const Outcome outcome = run_plan(arguments + " --json");
+    EXPECT_EQ(outcome.code, 0) << arguments;
+    return nlohmann::json::parse(outcome.output);
+}
+
+constexpr const char* kDevice = " --run.device=cpu-avx512 --run.threads=2 ";
+
+// Bytes of each arena in use, total and both bounds: one line of the golden file.
+std::string golden_line(const std::string& preset, const std::string& program) {
+    const auto json = plan_json(preset + kDevice + "--program " + program);
+    const auto& rank = json.at("ranks").at(0);
+    std::ostringstream line;
+    line << preset << ' ' << program;
+    int64_t sum = 0;
+    for (const auto& [arena, value] : rank.at("arenas").items()) {
+        const int64_t bytes = value.get<int64_t>();
+        sum += bytes;
+        if (bytes > 0) line << ' ' << arena << '=' << bytes;
+    }
+    const int64_t total = rank.at("total_bytes").get<int64_t>();
+    const int64_t bound = rank.at("lower_bound_bytes").get<int64_t>();
+    const int64_t unrolled = rank.at("lower_bound_unrolled_bytes").get<int64_t>();
+    EXPECT_EQ(sum, total) << preset;
+    EXPECT_GE(total, bound) << preset;
+    EXPECT_GE(bound, unrolled) << preset;
+    // The structure of a training step lets the packer do its work perfectly, or nearly.
+    EXPECT_LE(total - bound, bound / 1000) << preset;
+    line << " total=" << total << " slots=" << bound << " unrolled=" << unrolled;
+    return line.str() + "\n";
+}
+
+// Every preset's bytes on one fixed device: what changes them shows up in review.
+TEST(PlumbPlan, BytesOfEveryPreset) {
+    std::string now;
+    for (const Preset& preset : presets())
+        for (const char* program : {"train", "generate"}) now += golden_line(preset.name, program);
+    const std::string path = PLUMB_SOURCE_DIR "/tests/runtime/plan/golden_plans.txt";
+    std::ifstream file(path);
+    std::stringstream golden;
+    golden << file.rdbuf();
+    const std::string written = testing::TempDir() + "golden_plans.txt";
+    if (now != golden.str()) std::ofstream(written) << now;
+    EXPECT_EQ(now, golden.str()) << "if the change is meant: cp " << written << " " << path;
+}
+
+TEST(PlumbPlan, FitsToTheByte) {
+    const auto json = plan_json(std::string("tiny") + kDevice);
+    EXPECT_EQ(json.at("fits"), true);
+    const auto& rank = json.at("ranks").at(0);
+    const int64_t needed =
+        rank.at("total_bytes").get<int64_t>() + rank.at("outside_bytes").get<int64_t>();
+    const std::string tiny = std::string("tiny") + kDevice + "--memory ";
+    EXPECT_EQ(run_plan(tiny + std::to_string(needed)).code, 0);
+    const Outcome over = run_plan(tiny + std::to_string(needed - 1));
+    EXPECT_EQ(over.code, 3);
+    EXPECT_NE(over.output.find("does not fit"), std::string::npos) << over.output;
+    const Outcome over_json = run_plan(tiny + std::to_string(needed - 1) + " --json");
+    EXPECT_EQ(over_json.code, 3);
+    EXPECT_EQ(nlohmann::json::parse(over_json.output).at("fits"), false);
+    // The setting means the same as the flag.
+    EXPECT_EQ(run_plan(std::string("tiny --run.memory=1MiB") + kDevice).code, 3);
+}
+
+TEST(PlumbPlan, RecomputeTakesLessAndExactReductionMore) {
+    const auto total = [](const std::string& settings) {
+        return plan_json("gpt2-124m " + settings + kDevice)
+            .at("ranks")
+            .at(0)
+            .at("total_bytes")
+            .get<int64_t>();
+    };
+    EXPECT_LT(total("--layout.recompute=block:1"), total("") / 2 + total("") / 4);
+    EXPECT_GT(total("--layout.reduction=exact"), total(""));
+}
+
+TEST(PlumbPlan, DigestSeesSettingsThatChangeBytes) {
+    const auto digest = [](const std::string& settings) {
+        return plan_json("tiny --run.device=cpu-avx2 " + settings).at("digest").get<std::string>();
+    };
+    EXPECT_EQ(digest("--run.threads=2"), digest("--run.threads=2 --run.memory=1TiB"));
+    EXPECT_NE(digest("--run.threads=2"), digest("--run.threads=3"));
+    EXPECT_NE(digest("--run.threads=2"), digest("--run.threads=2 --batch.micro_batch=2"));
+}
+
+TEST(PlumbPlan, ListingShowsEveryOpWithAddresses) {
+    const Outcome outcome = run_plan(std::string("tiny --listing") + kDevice);
+    EXPECT_EQ(outcome.code, 0);
+    for (const char* part : {"section forward", "section backward", "@weights+",
+                             "@slot[forward_backward]+", "@io_row+", "@scratch+"})
+        EXPECT_NE(outcome.output.find(part), std::string::npos) << part;
+}
+
+TEST(PlumbPlan, BadInput) {
+    const std::pair<const char*, const char*> cases[] = {
+        {"", "NAME|FILE"},
+        {"tinny", "tiny"},
+        {"tiny --memory lots", "lots"},
+        {"tiny --program serve", "serve"},
+        {"tiny --batch.micro_batch=0", "batch.micro_batch"},
+        {"tiny --batch.micro_bach=1", "batch.micro_batch"},
+        {"tiny --run.device=abacus", "abacus"},
+        {"tiny --json --listing", "--listing"},
+    };
+    for (const auto& [arguments, part] : cases) {
+        const Outcome outcome = run_plan(std::string(arguments) + " 2>&1 >/dev/null");
+        EXPECT_EQ(outcome.code, 2) << arguments;
+        EXPECT_EQ(outcome.output.rfind("error: ", 0), 0u) << outcome.output;
+        EXPECT_NE(outcome.output.find(part), std::string::npos) << outcome.output;
+    }
+}
+
+TEST(PlumbPlan, HelpListsPresetsAndSettings) {
+    const Outcome outcome = run_plan("--help");
+    EXPECT_EQ(outcome.code, 0);
+    for (const Preset& preset : presets())
+        EXPECT_NE(outcome.output.find(preset.name), std::string::npos) << preset.name;
+    EXPECT_NE(outcome.output.find("--layout.recompute"), std::string::npos);
+}
+
+#ifndef PLUMB_SANITIZE
+// Terabytes are planned in 256 MiB of address space.
+TEST(PlumbPlan, PlansWhatThisMachineDoesNotHave) {
+    const Outcome outcome = run_plan(std::string("gpt3-175b --json") + kDevice, "ulimit -v 262144");
+    ASSERT_EQ(outcome.code, 0);
+    const auto json = nlohmann::json::parse(outcome.output);
+    EXPECT_GT(json.at("ranks").at(0).at("total_bytes").get<int64_t>(), 2'700'000'000'000);
+}
+#endif
+
+}  // namespace
+}  // namespace plumb
