@@ -53,10 +53,11 @@ TrainResult TrainLoop::run() noexcept {
             result_.end = TrainEnd::not_finite;
             break;
         }
-        if (parts_.valid != nullptr &&
+        // Whoever asks the run to stop may not wait for an evaluation.
+        const char* asked = parts_.stop.asked();
+        if (parts_.valid != nullptr && asked == nullptr &&
             (due(record_.step, train.eval_every) || record_.step == train.steps))
             evaluate_now();
-        const char* asked = parts_.stop.asked();
         const int64_t every = config_.run.checkpoint.every;
         const bool last = record_.step == last_step_;
         if (every > 0 && (last || asked != nullptr || due(record_.step, every))) save();

@@ -51,11 +51,12 @@ class TrainFolder : public ::testing::Test {
     }
 
     // Runs plumb-train run.toml ARGUMENTS in the folder; returns its exit code and keeps both
-    // outputs. `before` are shell commands of the same process.
+    // outputs. `before` are shell commands of the same process. Threads that wait sleep, so that
+    // more of them than free cores do not take turns spinning.
     int train(const std::string& arguments = "", const std::string& before = "true") {
-        const std::string command = "cd " + folder_ + " && " + before +
-                                    "; exec " PLUMB_BIN_DIR "/plumb-train run.toml " + arguments +
-                                    " >stdout.txt 2>stderr.txt";
+        const std::string command = "cd " + folder_ + " && export OMP_WAIT_POLICY=passive; " +
+                                    before + "; exec " PLUMB_BIN_DIR "/plumb-train run.toml " +
+                                    arguments + " >stdout.txt 2>stderr.txt";
         const int status = std::system(command.c_str());
         output_ = contents_of(path("stdout.txt"));
         error_ = contents_of(path("stderr.txt"));
