@@ -10,6 +10,7 @@
 #include "infer/generate_loop.h"
 #include "infer/prompt.h"
 #include "runtime/base/error.h"
+#include "runtime/exec/wait_policy.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/state_io.h"
 #include "runtime/exec/memory_use.h"
@@ -235,5 +236,6 @@ int run(int argc, char** argv) {
 }  // namespace plumb
 
 int main(int argc, char** argv) {
+    plumb::spin_briefly(argv);
     return plumb::run_main([&] { return plumb::run(argc, argv); });
 }

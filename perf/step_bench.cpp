@@ -15,6 +15,7 @@
 #include "runtime/base/random.h"
 #include "runtime/engine/generate.h"
 #include "runtime/engine/session.h"
+#include "runtime/exec/wait_policy.h"
 
 namespace plumb {
 namespace {
@@ -167,5 +168,6 @@ int run(int argc, char** argv) {
 }  // namespace plumb
 
 int main(int argc, char** argv) {
+    plumb::spin_briefly(argv);
     return plumb::run_main([&] { return plumb::run(argc, argv); });
 }

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "runtime/base/error.h"
+#include "runtime/exec/wait_policy.h"
 #include "trainer/train_run.h"
 
 namespace plumb {
@@ -35,5 +36,6 @@ int run(int argc, char** argv) {
 }  // namespace plumb
 
 int main(int argc, char** argv) {
+    plumb::spin_briefly(argv);
     return plumb::run_main([&] { return plumb::run(argc, argv); });
 }
