@@ -46,7 +46,10 @@ TEST_F(StopRequests, TheFileAsksOnce) {
     EXPECT_EQ(stop.asked(), nullptr);
 }
 
-TEST_F(StopRequests, ASecondInterruptEndsTheProcess) {
+// Suites of this name run first, before any test has started threads.
+using StopRequestsDeathTest = StopRequests;
+
+TEST_F(StopRequestsDeathTest, ASecondInterruptEndsTheProcess) {
     EXPECT_EXIT(
         {
             const StopRequest stop(folder_);
@@ -58,7 +61,7 @@ TEST_F(StopRequests, ASecondInterruptEndsTheProcess) {
         ::testing::KilledBySignal(SIGINT), "");
 }
 
-TEST_F(StopRequests, OtherSignalsMayComeTwice) {
+TEST_F(StopRequestsDeathTest, OtherSignalsMayComeTwice) {
     EXPECT_EXIT(
         {
             const StopRequest stop(folder_);
