@@ -98,7 +98,7 @@ double bytes_of(const KernelCase& c) {
     double bytes = 0;
     for (int i = 0; i < c.operands(); ++i) {
         const double size = static_cast<double>(c.shape[i].rank == 0 ? 0 : c.shape[i].elements()) *
-                            static_cast<double>(dtype_bytes(operand_dtype(c.kind, i)));
+                            static_cast<double>(dtype_bytes(c.dtype(i)));
         bytes += size * (c.updates(i) ? 2 : 1);
     }
     // Only the rows looked up, not the tables.

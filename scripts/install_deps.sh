@@ -7,7 +7,7 @@ set -euo pipefail
 [[ ${SKIP_INSTALL:-} == 1 ]] && exit 0
 
 packages=(g++ cmake make ninja-build libzstd-dev libxxhash-dev libtomlplusplus-dev
-          nlohmann-json3-dev libcli11-dev libfmt-dev libgtest-dev libbenchmark-dev)
+          nlohmann-json3-dev libcli11-dev libfmt-dev libgtest-dev)
 case "${1:-}" in
     "") ;;
     --ci) packages+=(clang libomp-dev clang-format clang-tidy python3 git) ;;

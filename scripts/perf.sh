@@ -11,7 +11,7 @@ for file in build/release/perf/*; do
     if [[ -f $file && -x $file ]]; then programs+=("$file"); fi
 done
 if [[ ${#programs[@]} == 0 ]]; then
-    echo "error: no benchmark was built into build/release/perf (is libbenchmark-dev there?)" >&2
+    echo "error: no benchmark was built into build/release/perf" >&2
     exit 2
 fi
 for program in "${programs[@]}"; do

@@ -96,6 +96,7 @@ std::string resume_or_initialise(Session& session, StateIo& state, RunRecord* re
     else if (checkpoint.resume != "never")
         report = state.load(checkpoint.resume);
     for (const std::string& note : report.notes) say("note: {}", note);
+    if (checkpoint.resume != "auto") state.refuse_later_steps(report.record.step);
     if (!report.found) {
         if (checkpoint.resume != "auto" && checkpoint.resume != "never")
             throw Error(ExitCode::bad_input,

@@ -76,6 +76,16 @@ void StateIo::prepare_folder() {
     throw_if_failed(remove_uncommitted(posix_files(), directory_.c_str(), run_, &removed));
 }
 
+void StateIo::refuse_later_steps(int64_t step) const {
+    for (const StepEntry& entry : find_steps(directory_))
+        if (entry.state == StepState::committed && entry.step > step)
+            throw Error(
+                ExitCode::bad_input,
+                fmt::format("checkpoint.dir: {} holds {} of step {}, but this run starts at "
+                            "step {}: move that folder away or name another",
+                            directory_, entry.name, entry.step, step));
+}
+
 CodecStaging StateIo::staging(OpKind kind, ByteSpan* index) const {
     const Program& program = session_.program();
     using In = CheckpointOperands;

@@ -40,6 +40,11 @@ class StateIo {
     // when it cannot be written. Call before the first save.
     void prepare_folder();
 
+    // Throws Error (bad_input) when the folder holds checkpoints beyond `step`, where this run
+    // starts: they are of another run, or of a continuation given up, and a later resume would
+    // take them for this one.
+    void refuse_later_steps(int64_t step) const;
+
     // Reads the newest valid checkpoint of `directory` (or the one that `directory` itself is).
     // Throws Error when the model differs, or when there are checkpoints but none is valid.
     // Parameters alone when the session does not train.

@@ -10,6 +10,6 @@
 
 namespace plumb {
 
-std::vector<OutsideRow> outside_rows(const DeviceRecord& device);
+std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord& device);
 
 }  // namespace plumb

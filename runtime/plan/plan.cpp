@@ -281,7 +281,7 @@ Plan make_plan(const Program& program, const DeviceRecord& device, const PlanOpt
     Plan plan = Planner(program, options).run();
     const std::string flaw = find_flaw(program, plan);
     CHECK_NOTE(flaw.empty(), flaw.c_str());
-    plan.outside = outside_rows(device);
+    plan.outside = outside_rows(program, device);
     for (const OutsideRow& row : plan.outside)
         plan.outside_bytes = checked_add(plan.outside_bytes, row.bytes, "outside");
     plan.digest = plan_digest(program, plan, device);

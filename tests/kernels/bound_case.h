@@ -135,7 +135,7 @@ class BoundCase {
         : case_(c), isa_(isa), threads_(threads), scalars(test_scalars()) {
         for (int i = 0; i < c.operands(); ++i) {
             if (c.shape[i].rank == 0) continue;
-            const Dtype dtype = operand_dtype(c.kind, i);
+            const Dtype dtype = c.dtype(i);
             operand_[i] = Buffer(c.shape[i].elements() * dtype_bytes(dtype));
             data_[i] = operand_[i].data();
             for (int64_t j = 0; j < c.shape[i].elements(); ++j)
@@ -169,7 +169,7 @@ class BoundCase {
         return scratch_.intact();
     }
     double get(int i, int64_t j) {
-        switch (operand_dtype(case_.kind, i)) {
+        switch (case_.dtype(i)) {
             case Dtype::f64:
                 return at<double>(i)[j];
             case Dtype::i32:
@@ -181,7 +181,7 @@ class BoundCase {
         }
     }
     void set(int i, int64_t j, double value) {
-        switch (operand_dtype(case_.kind, i)) {
+        switch (case_.dtype(i)) {
             case Dtype::f64:
                 at<double>(i)[j] = value;
                 break;

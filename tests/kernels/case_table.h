@@ -12,64 +12,9 @@
 
 #include "kernels/kernels.h"
 #include "runtime/base/dtype.h"
+#include "runtime/program/op_table.h"
 
 namespace plumb::testing {
-
-// Per kind: access (w written, u updated, r read) and dtype (f f32, d f64, i i32, l i64) of every
-// operand, in order.
-struct OperandSpec {
-    OpKind kind;
-    const char* name;
-    const char* access;
-    const char* dtype;
-};
-
-inline const OperandSpec& operand_spec(OpKind kind) {
-    static const OperandSpec specs[] = {
-        {OpKind::embed, "embed", "wrrrr", "fffii"},
-        {OpKind::embed_backward, "embed_backward", "uurrr", "fffii"},
-        {OpKind::norm, "norm", "wwrrr", "fffff"},
-        {OpKind::norm_backward, "norm_backward", "uuurrrr", "fffffff"},
-        {OpKind::matmul, "matmul", "wwrrrr", "ffffff"},
-        {OpKind::matmul_dx, "matmul_dx", "urr", "fff"},
-        {OpKind::matmul_dw, "matmul_dw", "uurr", "ffff"},
-        {OpKind::gelu_backward, "gelu_backward", "ur", "ff"},
-        {OpKind::swiglu, "swiglu", "wr", "ff"},
-        {OpKind::swiglu_backward, "swiglu_backward", "wrr", "fff"},
-        {OpKind::rope, "rope", "ur", "fi"},
-        {OpKind::attention, "attention", "wwrr", "fffi"},
-        {OpKind::attention_backward, "attention_backward", "wrrrrr", "fffffi"},
-        {OpKind::attention_cached, "attention_cached", "wuurr", "ffffi"},
-        {OpKind::head_loss, "head_loss", "urrrr", "dffif"},
-        {OpKind::head_loss_backward, "head_loss_backward", "uwurrrr", "dffffif"},
-        {OpKind::select_rows, "select_rows", "wrr", "ffi"},
-        {OpKind::sample, "sample", "wr", "if"},
-        {OpKind::add, "add", "ur", "ff"},
-        {OpKind::fold, "fold", "uu", "ff"},
-        {OpKind::grad_norm, "grad_norm", "ur", "lf"},
-        {OpKind::clip, "clip", "wr", "dl"},
-        {OpKind::adamw, "adamw", "uuuur", "ffffd"},
-        {OpKind::init, "init", "w", "f"},
-        {OpKind::zero, "zero", "w", "f"},
-        {OpKind::digest, "digest", "ur", "lf"},
-    };
-    for (const OperandSpec& spec : specs)
-        if (spec.kind == kind) return spec;
-    check_failed(__FILE__, __LINE__, "operand_spec", "a host op has no kernel");
-}
-
-inline Dtype operand_dtype(OpKind kind, int operand) {
-    switch (operand_spec(kind).dtype[operand]) {
-        case 'd':
-            return Dtype::f64;
-        case 'i':
-            return Dtype::i32;
-        case 'l':
-            return Dtype::i64;
-        default:
-            return Dtype::f32;
-    }
-}
 
 struct KernelCase {
     std::string name;
@@ -78,15 +23,15 @@ struct KernelCase {
     Shape shape[kMaxOperands];
     int32_t micro_batch = 0;
 
-    int operands() const { return static_cast<int>(std::strlen(operand_spec(kind).access)); }
+    int operands() const { return op_row(kind).operand_count; }
     // Whether an operand's old value counts.
     bool updates(int operand) const {
-        const char access = operand_spec(kind).access[operand];
         if (operand == 0 && kind == OpKind::norm_backward) return attrs.norm.accumulate != 0;
         if (operand == 0 && kind == OpKind::matmul_dx) return attrs.matmul.accumulate != 0;
-        return access == 'u';
+        return op_row(kind).operand[operand].access == Access::update;
     }
-    bool writes(int operand) const { return operand_spec(kind).access[operand] != 'r'; }
+    bool writes(int operand) const { return op_row(kind).operand[operand].access != Access::read; }
+    Dtype dtype(int operand) const { return op_row(kind).operand[operand].dtype; }
 };
 
 // For GoogleTest's messages.
@@ -96,7 +41,7 @@ inline void PrintTo(const KernelCase& c, std::ostream* out) {
 
 inline std::string case_name(OpKind kind, std::initializer_list<int64_t> numbers,
                              const char* variant = "") {
-    std::string name = operand_spec(kind).name;
+    std::string name = op_row(kind).name;
     for (const int64_t n : numbers) name += "_" + std::to_string(n);
     return *variant == 0 ? name : name + "_" + variant;
 }
