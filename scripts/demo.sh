@@ -8,16 +8,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The model and the run: all the numbers of the demo. Two minutes on two cores.
-steps=${DEMO_STEPS:-200}
-hidden_size=192
+steps=${DEMO_STEPS:-2600}
+hidden_size=128
 layer_count=4
-head_count=6
-sequence_length=384  # the longest prompt (60) and new_token_count (300) must fit
+head_count=4
+sequence_length=256  # the longest prompt (56) and new_token_count (200) must fit
 micro_batch=4
-global_batch=8
+global_batch=4
 lr=2e-3
-new_token_count=300
-temperature=0.8
+warmup_steps=100
+new_token_count=200
+temperature=0.6
 
 fail() { echo "error: $1" >&2; exit 2; }
 say() { printf '\n== %s\n' "$1"; }
@@ -62,7 +63,7 @@ say "Text"
 if [[ -n $text ]]; then
     # The prompt is the text's own first words, without a last one that was cut.
     prompt=$(head -c 2000 -- "$text" | tr -d '\0' |
-        LC_ALL=C awk 'NF { print substr($0, 1, 60); exit }' |
+        LC_ALL=C awk 'NF { print substr($0, 1, 56); exit }' |
         sed 's/^[[:space:]]*//; s/\(.\{40,\}\)[[:space:]].*/\1/' |
         iconv -c -f utf-8 -t utf-8 || true)
     prompt=${prompt:-The}
@@ -109,9 +110,11 @@ seed = 1
 dtype = "fp32"
 lr = $lr
 min_lr = 1e-4
-warmup_steps = $((steps / 20))
+warmup_steps = $((warmup_steps < steps ? warmup_steps : steps - 1))
 lr_schedule = "cosine"
-eval_every = $(((steps + 3) / 4))
+eval_every = $(((steps + 4) / 5))
+eval_batches = 16
+log_every = $(((steps + 49) / 50))
 
 [data]
 train = "demo/data/train.bin"

@@ -103,9 +103,12 @@ ShortText short_time(double seconds) noexcept {
     return text;
 }
 
-StepLog::StepLog(const std::string& folder, int64_t first_step, int64_t last_step)
+StepLog::StepLog(const std::string& folder, int64_t first_step, int64_t last_step,
+                 int64_t log_every)
     : path_(folder + "/log.jsonl"),
+      first_step_(first_step),
       last_step_(last_step),
+      log_every_(log_every),
       bar_(::isatty(STDOUT_FILENO) == 1),
       done_(static_cast<double>(first_step)) {
     if (::access(path_.c_str(), F_OK) == 0) {
@@ -139,12 +142,15 @@ void StepLog::json(fmt::format_string<Args...> format, Args&&... args) noexcept 
 void StepLog::step(const StepLine& line) noexcept {
     loss_ = line.loss;
     left_s_ = line.left_s;
-    say("step {:>{}}/{}  {} tok  loss {:.4f}  norm {:.3g}  lr {:.2e}  {:.{}f} ms  {} tok/s  "
-        "{:.1f}% of peak  eta {}",
-        line.step, digit_count(last_step_), last_step_,
-        short_count(static_cast<double>(line.tokens)).text, line.loss, line.grad_norm, line.lr,
-        line.step_ms, line.step_ms < 100 ? 1 : 0, short_count(line.tokens_per_s).text,
-        100 * line.mfu, short_time(line.left_s).text);
+    const bool due = line.step % log_every_ == 0 || line.step == first_step_ + 1 ||
+                     line.step == last_step_ || line.skipped_now;
+    if (due)
+        say("step {:>{}}/{}  {} tok  loss {:.4f}  norm {:.3g}  lr {:.2e}  {:.{}f} ms  {} tok/s  "
+            "{:.1f}% of peak  eta {}",
+            line.step, digit_count(last_step_), last_step_,
+            short_count(static_cast<double>(line.tokens)).text, line.loss, line.grad_norm, line.lr,
+            line.step_ms, line.step_ms < 100 ? 1 : 0, short_count(line.tokens_per_s).text,
+            100 * line.mfu, short_time(line.left_s).text);
     if (line.skipped_now)
         say("  skipped: the gradients of step {} are not finite; nothing was changed ({} skipped "
             "so far)",

@@ -46,7 +46,9 @@ class StepLog {
     // Opens log.jsonl in `folder`, which exists. A run that resumes at `first_step` > 0 goes on
     // behind its lines up to that step; later ones, of a continuation now abandoned, are removed. A
     // new run keeps an earlier run's log as log.jsonl.old. Throws Error (io).
-    StepLog(const std::string& folder, int64_t first_step, int64_t last_step);
+    // The first and the last step, multiples of log_every and skipped steps get a line.
+    StepLog(const std::string& folder, int64_t first_step, int64_t last_step,
+            int64_t log_every = 1);
     ~StepLog();
     StepLog(const StepLog&) = delete;
     StepLog& operator=(const StepLog&) = delete;
@@ -75,7 +77,9 @@ class StepLog {
     void clear_bar() noexcept;
 
     std::string path_;
+    int64_t first_step_;
     int64_t last_step_;
+    int64_t log_every_;
     int fd_ = -1;
     bool bar_;
     bool bar_shown_ = false;

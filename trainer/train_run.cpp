@@ -96,16 +96,17 @@ std::string resume_or_initialise(Session& session, StateIo& state, RunRecord* re
     else if (checkpoint.resume != "never")
         report = state.load(checkpoint.resume);
     for (const std::string& note : report.notes) say("note: {}", note);
-    if (checkpoint.resume != "auto") state.refuse_later_steps(report.record.step);
     if (!report.found) {
         if (checkpoint.resume != "auto" && checkpoint.resume != "never")
             throw Error(ExitCode::bad_input,
                         fmt::format("checkpoint.resume: no checkpoint in {}", checkpoint.resume));
+        if (checkpoint.resume == "never") state.refuse_later_steps(0);
         session.run_phase(PhaseKind::initialise);
         say("new run, seed {}", session.config().run.train.seed);
         return "";
     }
     *record = report.record;
+    if (checkpoint.resume != "auto") state.refuse_later_steps(record->step);
     say("resumed at step {} from {}, digest {}", record->step, report.path, to_hex(report.digest));
     for (const std::string& line : report.differences) say("  differs: {}", line);
     return report.path;
@@ -177,7 +178,8 @@ int train_run(const RunConfig& config, const std::string& name) {
     std::optional<TextSampler> sampler;
     if (data.valid() != nullptr && TextSampler::possible(config, *data.valid_tokens()))
         sampler.emplace(session, *data.valid_tokens());
-    StepLog log(config.run.checkpoint.dir, record.step, last_step(config.run.train));
+    StepLog log(config.run.checkpoint.dir, record.step, last_step(config.run.train),
+                config.run.train.log_every);
     StopRequest stop(config.run.checkpoint.dir);
     TrainLoop loop({session, state, data.train(), data.valid(), sampler ? &*sampler : nullptr, log,
                     stop, peak_flops},

@@ -266,6 +266,8 @@ std::vector<Setting> train_settings() {
          "largest global gradient norm; 0: no clipping"},
         {"train.eval_every", FIELD(run.train.eval_every), none, range(0, kMostSteps), "steps",
          "evaluate after so many steps; 0: never"},
+        {"train.log_every", FIELD(run.train.log_every), none, range(1, 1 << 30),
+         "steps", "a line on the console every so many steps; log.jsonl has every step"},
         {"train.eval_batches", FIELD(run.train.eval_batches), none, range(1, 1 << 30),
          "micro-batches", "micro-batches of an evaluation"},
         {"train.sample_tokens", FIELD(run.train.sample_tokens), none, range(0, 1 << 20), "tokens",

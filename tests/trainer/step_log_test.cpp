@@ -107,6 +107,24 @@ TEST_F(StepLogFile, AConsoleLineSaysEverything) {
               "25.0% of peak  eta 2m05s\n");
 }
 
+TEST_F(StepLogFile, LogEveryThinsTheConsoleOnly) {
+    {
+        StepLog log(path("run"), 0, 10, 4);
+        for (int64_t step = 1; step <= 10; ++step) {
+            StepLine made = line(step);
+            made.skipped_now = step == 6;
+            log.step(made);
+        }
+    }
+    EXPECT_EQ(this->log("loss").size(), 10u);
+    const std::string text = said();
+    for (int64_t step = 1; step <= 10; ++step) {
+        const bool due = step == 1 || step == 4 || step == 6 || step == 8 || step == 10;
+        const std::string start = fmt::format("step {:>2}/10", step);
+        EXPECT_EQ(text.find(start) != std::string::npos, due) << start;
+    }
+}
+
 TEST_F(StepLogFile, AResumeContinuesBehindItsStep) {
     const std::string kept =
         "{\"step\":1,\"loss\":1}\n{\"step\":2,\"loss\":1}\n{\"step\":2,\"valid_loss\":1}\n";
