@@ -10,11 +10,11 @@
 #include "infer/generate_loop.h"
 #include "infer/prompt.h"
 #include "runtime/base/error.h"
-#include "runtime/exec/wait_policy.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/state_io.h"
 #include "runtime/exec/memory_use.h"
 #include "runtime/exec/seal.h"
+#include "runtime/exec/wait_policy.h"
 #include "runtime/plan/report.h"
 
 namespace plumb {

@@ -185,9 +185,8 @@ class Planner {
             // With red zones the caches lie behind the slots: the zones and the pattern in dead
             // slots must survive a phase that would write over both.
             if (!ids.empty())
-                cache_bytes_ =
-                    place_in_line(ids, {Base::arena, Arena::stash, SlotClass::none, 0},
-                                  zone_ > 0 ? pool_bytes_ + zone_ : 0);
+                cache_bytes_ = place_in_line(ids, {Base::arena, Arena::stash, SlotClass::none, 0},
+                                             zone_ > 0 ? pool_bytes_ + zone_ : 0);
             stash_bound_ = std::max(stash_bound_, bound_ - bound);
             bound_ = bound;
             plan_.arena_bytes[kStash] = std::max(plan_.arena_bytes[kStash], cache_bytes_);
