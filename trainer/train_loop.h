@@ -1,7 +1,8 @@
 // The static training loop: fills the io rows, runs the entries of the step phase, reports; between
 // steps it evaluates, samples, saves and looks for a request to stop. It runs after seal and
 // allocates nothing. A step whose gradients are not finite changes nothing (adamw sees to that), is
-// counted, and the third in a row ends the run: the state is then still that of the last good step.
+// counted, and the third in a row ends the run: the state is then still that of the last good step,
+// and is saved as that step.
 // Path: hot.
 #pragma once
 
@@ -53,12 +54,13 @@ class TrainLoop {
     void run_entries() noexcept;
     void step() noexcept;
     void evaluate_now() noexcept;
-    void save() noexcept;
-    void note_memory() noexcept;
+    void save(const RunRecord& record) noexcept;
 
     TrainParts parts_;
     const RunConfig& config_;
     RunRecord record_;
+    RunRecord good_;      // after the last step that was not skipped
+    int64_t saved_step_;  // whose state is on disk, or the start's
     TrainResult result_;
     int64_t last_step_;
     int64_t skipped_in_a_row_ = 0;

@@ -164,6 +164,23 @@ TEST_F(TrainRun, ThreeStepsWithoutFiniteGradientsEndTheRun) {
     said(error_, "the last checkpoint is run/" + checkpoints().back());
 }
 
+TEST_F(TrainRun, TheLastGoodStepIsSavedWhenGradientsEndTheRun) {
+    const std::string diverging =
+        "--train.lr=100 --train.min_lr=100 --train.weight_decay=100 --train.warmup_steps=0 ";
+    EXPECT_EQ(train(diverging + "--checkpoint.dir=each --checkpoint.every=1"), 1);
+    EXPECT_EQ(train(diverging + "--checkpoint.every=50"), 1);
+    const size_t n = log("loss").size();
+    ASSERT_LT(n, 50u) << "no save was due";
+    ASSERT_EQ(digests().size(), 1u);
+    EXPECT_EQ(digests()[0], digests("each").at(n - 4)) << "three steps before the end";
+    EXPECT_NE(error_.find("the last checkpoint is run/" + checkpoints().at(0)), std::string::npos)
+        << error_;
+    ASSERT_EQ(train(diverging + "--train.stop_at=" + std::to_string(n - 2)), 0) << error_;
+    EXPECT_NE(output_.find("resumed at step " + std::to_string(n - 3)), std::string::npos);
+    EXPECT_EQ(train(diverging + "--checkpoint.dir=none --checkpoint.every=0"), 1);
+    EXPECT_EQ(checkpoints("none").size(), 0u);
+}
+
 TEST_F(TrainRun, SavesNothingWhenToldSo) {
     ASSERT_EQ(train("--train.steps=20 --checkpoint.every=0"), 0) << error_;
     EXPECT_EQ(log("loss").size(), 20u);
