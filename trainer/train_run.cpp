@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -163,6 +165,8 @@ int exit_code(const TrainResult& result, int64_t step) {
 }  // namespace
 
 int train_run(const RunConfig& config, const std::string& name) {
+    // Who reads the output may stop reading (`| head`); that must not cost the training.
+    std::signal(SIGPIPE, SIG_IGN);
     say_title(config, name);
     const RunData data(config);
     Session session(config, Purpose::train);

@@ -194,6 +194,19 @@ TEST_F(TrainRun, AlwaysSavesTheLastStep) {
     EXPECT_EQ(digests()[0].substr(0, 2), "7 ");
 }
 
+TEST_F(TrainRun, AClosedStandardOutputIsSaidOnceAndTheRunGoesOn) {
+    const std::string command = "cd " + folder_ +
+                                "; (" PLUMB_BIN_DIR
+                                "/plumb-train run.toml 2>stderr.txt; echo $? >code.txt) | true";
+    ASSERT_EQ(std::system(command.c_str()), 0);
+    EXPECT_EQ(contents_of(path("code.txt")), "0\n");
+    EXPECT_EQ(log("loss").size(), 100u);
+    EXPECT_EQ(digests().size(), 5u);
+    const std::string error = contents_of(path("stderr.txt"));
+    EXPECT_EQ(error.rfind("warning: cannot write to standard output: ", 0), 0u) << error;
+    EXPECT_EQ(std::count(error.begin(), error.end(), '\n'), 1) << error;
+}
+
 TEST_F(TrainRun, AFailedSaveIsSaidAndTheRunGoesOn) {
     // A file-size limit between the log and a checkpoint stands for a full disk.
     EXPECT_EQ(train("--train.steps=20 --checkpoint.every=8", "trap '' XFSZ; ulimit -f 64"), 4);
