@@ -190,6 +190,11 @@ void StepLog::saved(int64_t step, const SaveReport& report) noexcept {
         static_cast<double>(report.file_bytes) / 1e6, report.seconds, digest);
     json("{{\"step\":{},\"state_digest\":\"{}\",\"seconds\":{},\"bytes\":{}}}\n", step, digest,
          JsonNumber(report.seconds).text, report.file_bytes);
+    if (report.reserved || reserve_said_) return;
+    reserve_said_ = true;
+    say("note: the file system of {} cannot reserve space; a full disk shows in the middle of a "
+        "save",
+        report.directory.text);
 }
 
 void StepLog::save_failed(int64_t step, const Status& status, const char* last_good) noexcept {
