@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include "runtime/engine/evaluate.h"
-#include "runtime/exec/memory_use.h"
 #include "trainer/lr_schedule.h"
 
 namespace plumb {
@@ -153,7 +152,7 @@ void TrainLoop::step() noexcept {
     line.left_s = (end_s - start_s_) / static_cast<double>(record_.step - start_step_) *
                   static_cast<double>(last_step_ - record_.step);
     parts_.log.step(line);
-    note_memory();
+    parts_.peak_memory.sample();
 }
 
 void TrainLoop::evaluate_now() noexcept {
@@ -177,13 +176,6 @@ void TrainLoop::save(const RunRecord& record) noexcept {
     int removed = 0;
     const Status pruned = parts_.state.prune(&removed);
     if (!pruned.ok()) parts_.log.say("old checkpoints were not removed: {}", pruned.message);
-}
-
-void TrainLoop::note_memory() noexcept {
-    const MemoryUse use = memory_use();
-    result_.resident_bytes_max =
-        std::max(result_.resident_bytes_max, use.anonymous_bytes + use.shared_bytes);
-    result_.file_bytes_max = std::max(result_.file_bytes_max, use.file_bytes);
 }
 
 }  // namespace plumb

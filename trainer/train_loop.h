@@ -6,6 +6,7 @@
 // Path: hot.
 #pragma once
 
+#include "runtime/engine/closing_report.h"
 #include "runtime/engine/data_loader.h"
 #include "runtime/engine/state_io.h"
 #include "trainer/step_log.h"
@@ -26,7 +27,8 @@ struct TrainParts {
     TextSampler* sampler;     // nullptr: no samples
     StepLog& log;
     StopRequest& stop;
-    double peak_flops;  // measured; mfu is over it
+    PeakMemory& peak_memory;
+    double peak_flops;  // measured, again at each evaluation; mfu is over the best
 };
 
 enum class TrainEnd : uint8_t { finished, stopped, not_finite };
@@ -34,9 +36,7 @@ enum class TrainEnd : uint8_t { finished, stopped, not_finite };
 struct TrainResult {
     TrainEnd end = TrainEnd::finished;
     bool last_save_failed = false;
-    Path last_saved = {};            // empty: none
-    int64_t resident_bytes_max = 0;  // anonymous and shared, sampled after each step
-    int64_t file_bytes_max = 0;      // pages of mapped files, which can be dropped
+    Path last_saved = {};  // empty: none
 };
 
 class TrainLoop {

@@ -126,24 +126,6 @@ bool is_complete(const RunConfig& config, const RunRecord& record) {
     return true;
 }
 
-void report_memory(const Session& session, const TrainResult& result) {
-    const Plan& plan = session.plan();
-    const int64_t planned = plan.total_bytes + plan.outside_bytes;
-    say("peak memory: {} bytes ({}) against {} planned ({}: {} in arenas, {} outside); pages of "
-        "mapped files apart: {}",
-        result.resident_bytes_max, human_bytes(result.resident_bytes_max), planned,
-        human_bytes(planned), human_bytes(plan.total_bytes), human_bytes(plan.outside_bytes),
-        human_bytes(result.file_bytes_max));
-    if (!seal_is_enforced()) return;
-    const AllocationCounts counts = allocation_counts();
-    std::string text;
-    for (int i = 0; i < static_cast<int>(Library::count); ++i)
-        text +=
-            fmt::format("{}{} {} ({} bytes)", i == 0 ? "" : ", ",
-                        library_name(static_cast<Library>(i)), counts.calls[i], counts.bytes[i]);
-    say("allocations after seal: ours 0; {}", text);
-}
-
 int exit_code(const TrainResult& result, int64_t step) {
     const char* saved = *result.last_saved.text == '\0' ? "none" : result.last_saved.text;
     if (result.end == TrainEnd::not_finite) {
@@ -174,6 +156,8 @@ int train_run(const RunConfig& config, const std::string& name) {
     StateIo state(session);
     RunRecord record;
     const std::string resumed = resume_or_initialise(session, state, &record);
+    PeakMemory peak_memory;
+    peak_memory.sample();
     if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
     state.prepare_folder();
     const DeviceRecord& device = session.device();
@@ -186,12 +170,12 @@ int train_run(const RunConfig& config, const std::string& name) {
                 config.run.train.log_every);
     StopRequest stop(config.run.checkpoint.dir);
     TrainLoop loop({session, state, data.train(), data.valid(), sampler ? &*sampler : nullptr, log,
-                    stop, peak_flops},
+                    stop, peak_memory, peak_flops},
                    record, resumed);
     session.seal();
     const TrainResult result = loop.run();
     unseal();
-    report_memory(session, result);
+    print_closing_report(STDOUT_FILENO, session.plan(), peak_memory, allocation_counts());
     return exit_code(result, loop.record().step);
 }
 

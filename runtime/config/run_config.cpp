@@ -178,6 +178,10 @@ void complete_run(RunConfig& config, const std::string& where) {
         bad(where, "checkpoint.chunk_bytes is {}; it must be a multiple of 16",
             config.run.checkpoint.chunk_bytes);
     const int64_t context = config.model.max_position_embeddings;
+    if (config.run.generate.context == 0) config.run.generate.context = context;
+    if (config.run.generate.context > context)
+        bad(where, "generate.context is {}; it must be at most max_position_embeddings, {}",
+            config.run.generate.context, context);
     int64_t& prefill = config.run.generate.prefill_chunk;
     if (prefill == 0) prefill = std::min<int64_t>(64, context);
     if (prefill > context)

@@ -299,8 +299,11 @@ std::vector<Setting> process_settings() {
          "auto: go on from the newest checkpoint in dir, if any; or from a folder"},
         {"checkpoint.chunk_bytes", FIELD(run.checkpoint.chunk_bytes), layout,
          size(1 << 10, 16 << 20), "bytes", "raw size of a chunk; a multiple of 16"},
+        {"generate.context", FIELD(run.generate.context), layout, range(0, kMostTokens), "tokens",
+         "prompt and new text that plumb-infer's key/value cache holds; 0: "
+         "max_position_embeddings"},
         {"generate.prefill_chunk", FIELD(run.generate.prefill_chunk), layout, range(0, 1 << 20),
-         "tokens", "tokens of a prompt per pass; 0: 64, or the context if that is less"},
+         "tokens", "tokens of a prompt per pass, at most the context; 0: 64"},
         {"run.device",
          FIELD(run.run.device),
          layout,

@@ -67,6 +67,7 @@ every = 0
 resume = "never"
 chunk_bytes = "64KiB"
 [generate]
+context = 32
 prefill_chunk = 16
 [run]
 device = "cpu-avx512"
@@ -86,6 +87,7 @@ memory = "1.5GiB"
     EXPECT_EQ(c.run.data.train, "data/train.bin");
     EXPECT_EQ(c.run.checkpoint.every, 0);
     EXPECT_EQ(c.run.checkpoint.chunk_bytes, 65536);
+    EXPECT_EQ(c.run.generate.context, 32);
     EXPECT_EQ(c.run.generate.prefill_chunk, 16);
     EXPECT_EQ(c.run.run.device, "cpu-avx512");
     EXPECT_EQ(c.run.run.memory, int64_t{3} << 29);
@@ -272,6 +274,8 @@ TEST(RunConfig, SettingsThatMustAgree) {
         "tiny: train.loss_chunk is 1025; it must be at most the tokens of a micro-batch, 1024");
     EXPECT_EQ(override_error("--checkpoint.chunk_bytes=1030"),
               "tiny: checkpoint.chunk_bytes is 1030; it must be a multiple of 16");
+    EXPECT_EQ(override_error("--generate.context=257"),
+              "tiny: generate.context is 257; it must be at most max_position_embeddings, 256");
     EXPECT_EQ(
         override_error("--generate.prefill_chunk=300"),
         "tiny: generate.prefill_chunk is 300; it must be at most max_position_embeddings, 256");
