@@ -131,6 +131,9 @@ RunConfig build(std::vector<FoundValue> values, const std::string& name, const s
     return config;
 }
 
+// Each has entries in the schedule and rows of io in the plan.
+constexpr int64_t kMostMicroBatches = 65536;
+
 void complete_batch(RunConfig& config, const std::string& where) {
     BatchSpec& batch = config.run.batch;
     const ModelSpec& model = config.model;
@@ -142,6 +145,11 @@ void complete_batch(RunConfig& config, const std::string& where) {
     if (batch.global_batch % batch.micro_batch != 0)
         bad(where, "batch.global_batch is {}; it must be a multiple of batch.micro_batch, {}",
             batch.global_batch, batch.micro_batch);
+    if (batch.micro_batch_count() > kMostMicroBatches)
+        bad(where,
+            "batch.global_batch is {} and batch.micro_batch {}: {} micro-batches; a step has at "
+            "most {}",
+            batch.global_batch, batch.micro_batch, batch.micro_batch_count(), kMostMicroBatches);
     // 64 bytes for each layer, token and widest value: more than any step keeps.
     const int64_t width = std::max({model.hidden_size, 2 * model.intermediate_size,
                                     model.attention_size() + 2 * model.key_value_size()});
@@ -170,10 +178,16 @@ void complete_run(RunConfig& config, const std::string& where) {
             train.loss_chunk, micro_batch_tokens);
     if (train.min_lr > train.lr)
         bad(where, "train.min_lr is {}; it must be at most train.lr, {}", train.min_lr, train.lr);
+    if (train.warmup_steps == -1) train.warmup_steps = std::min<int64_t>(20, train.steps);
+    if (train.warmup_steps > train.steps)
+        bad(where, "train.warmup_steps is {}; it must be at most train.steps, {}",
+            train.warmup_steps, train.steps);
     if (train.decay_steps == 0) train.decay_steps = std::max<int64_t>(1, train.steps / 10);
     if (train.decay_steps > train.steps)
         bad(where, "train.decay_steps is {}; it must be at most train.steps, {}", train.decay_steps,
             train.steps);
+    if (config.run.checkpoint.dir.empty())
+        bad(where, "checkpoint.dir is empty; it must name a folder, . for the current one");
     if (config.run.checkpoint.chunk_bytes % 16 != 0)
         bad(where, "checkpoint.chunk_bytes is {}; it must be a multiple of 16",
             config.run.checkpoint.chunk_bytes);

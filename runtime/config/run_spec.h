@@ -32,7 +32,7 @@ struct TrainSpec {
     TrainDtype dtype = TrainDtype::fp32;
     double lr = 6e-4;
     double min_lr = 6e-5;
-    int64_t warmup_steps = 20;
+    int64_t warmup_steps = -1;  // as read, -1: 20, or steps if that is less
     LrSchedule lr_schedule = LrSchedule::cosine;
     int64_t decay_steps = 0;  // wsd: last steps, in which lr falls; as read, 0: a tenth of steps
     double beta1 = 0.9;

@@ -189,7 +189,7 @@ TEST_F(TrainRun, SavesNothingWhenToldSo) {
 }
 
 TEST_F(TrainRun, AlwaysSavesTheLastStep) {
-    ASSERT_EQ(train("--train.steps=7"), 0) << error_;
+    ASSERT_EQ(train("--train.steps=7 --train.warmup_steps=0"), 0) << error_;
     ASSERT_EQ(digests().size(), 1u);
     EXPECT_EQ(digests()[0].substr(0, 2), "7 ");
 }
@@ -246,7 +246,7 @@ TEST_F(TrainRun, WhatIsWrongIsSaidBeforeTheFirstStep) {
 }
 
 TEST_F(TrainRun, ACheckpointOfAnotherModelIsRefused) {
-    ASSERT_EQ(train("--train.steps=5"), 0) << error_;
+    ASSERT_EQ(train("--train.steps=5 --train.warmup_steps=0"), 0) << error_;
     EXPECT_EQ(train("--model.num_hidden_layers=3"), 2);
     EXPECT_NE(error_.find("is of another model"), std::string::npos) << error_;
     EXPECT_NE(error_.find("num_hidden_layers: 2 in the checkpoint, 3 now"), std::string::npos)
@@ -261,7 +261,7 @@ TEST_F(TrainRun, ATerminalHasABarBelowItsLines) {
     if (child == 0) {
         if (::chdir(folder_.c_str()) == 0)
             ::execl(PLUMB_BIN_DIR "/plumb-train", "plumb-train", "run.toml", "--train.steps=4",
-                    nullptr);
+                    "--train.warmup_steps=0", nullptr);
         ::_exit(127);
     }
     std::string text;
@@ -294,7 +294,8 @@ TEST_F(TrainRun, PeakMemoryIsThePlan) {
     GTEST_SKIP() << "the sanitizer's own shadow memory is many times the plan";
 #endif
     ASSERT_EQ(train("--model.hidden_size=512 --model.num_hidden_layers=6 "
-                    "--model.num_attention_heads=8 --train.steps=1 --batch.micro_batch=1 "
+                    "--model.num_attention_heads=8 --train.steps=1 --train.warmup_steps=0 "
+                    "--batch.micro_batch=1 "
                     "--batch.global_batch=1 --train.eval_every=1"),
               0)
         << error_;

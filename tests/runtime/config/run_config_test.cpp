@@ -229,10 +229,10 @@ TEST(RunConfig, OverflowIsAnError) {
     EXPECT_NE(override_error("--run.memory=99999999TiB").find("does not fit 63 bits"),
               std::string::npos);
     const std::vector<std::string> huge = {
-        "--model.vocab_size=2147483647", "--model.hidden_size=16777216",
-        "--model.num_hidden_layers=65536", "--model.num_attention_heads=65536",
-        "--model.intermediate_size=16777216"};
-    EXPECT_NE(error_of([&] { load_run("tiny", huge); }).find("does not fit 63 bits"),
+        "--model.vocab_size=2147483647",  "--model.hidden_size=16777216",
+        "--model.num_hidden_layers=4096", "--model.num_attention_heads=65536",
+        "--model.head_dim=65536",         "--model.intermediate_size=16777216"};
+    EXPECT_NE(error_of([&] { load_run("llama2-7b", huge); }).find("does not fit 63 bits"),
               std::string::npos);
     EXPECT_NE(error_of([] {
                   load_run("llama2-7b",
@@ -267,6 +267,17 @@ TEST(RunConfig, SettingsThatMustAgree) {
     EXPECT_EQ(
         override_error("--batch.sequence_length=257"),
         "tiny: batch.sequence_length is 257; it must be at most max_position_embeddings, 256");
+    EXPECT_EQ(override_error("--batch.global_batch=262148"),
+              "tiny: batch.global_batch is 262148 and batch.micro_batch 4: 65537 micro-batches; a "
+              "step has at most 65536");
+    EXPECT_EQ(override_error("--model.num_hidden_layers=4097"),
+              "--model.num_hidden_layers=4097: model.num_hidden_layers is 4097; it must be from 1 "
+              "to 4096");
+    EXPECT_EQ(override_error("--checkpoint.dir="),
+              "tiny: checkpoint.dir is empty; it must name a folder, . for the current one");
+    EXPECT_EQ(override_error("--train.warmup_steps=201"),
+              "tiny: train.warmup_steps is 201; it must be at most train.steps, 200");
+    load_run("tiny", {"--train.warmup_steps=200", "--batch.global_batch=262144"});
     EXPECT_EQ(override_error("--train.min_lr=1"),
               "tiny: train.min_lr is 1; it must be at most train.lr, 0.0006");
     EXPECT_EQ(
@@ -282,6 +293,12 @@ TEST(RunConfig, SettingsThatMustAgree) {
     EXPECT_EQ(override_error("--model.rope_theta=10000"),
               "--model.rope_theta=10000: model.rope_theta is not a setting of model_type gpt2");
     load_run("llama2-7b", {"--batch.sequence_length=8192"});  // RoPE has no table to end
+}
+
+TEST(RunConfig, AShortRunHasAShortWarmUp) {
+    EXPECT_EQ(load_run("tiny").run.train.warmup_steps, 20);
+    EXPECT_EQ(load_run("tiny", {"--train.steps=5"}).run.train.warmup_steps, 5);
+    EXPECT_EQ(load_run("tiny", {"--train.warmup_steps=0"}).run.train.warmup_steps, 0);
 }
 
 TEST(RunConfig, TextMustBePrintable) {
