@@ -88,6 +88,17 @@ void say_plan(const Session& session) {
         human_bytes(plan.outside_bytes));
 }
 
+// Sequences were counted in the length of their time. When that has changed, the tokens seen say
+// where to go on, in whole sequences.
+void keep_place_in_data(int64_t sequence_length, RunRecord* record) {
+    const int64_t tokens = record->tokens_consumed;
+    const int64_t sequences = tokens / sequence_length + (tokens % sequence_length == 0 ? 0 : 1);
+    if (sequences == record->sequences_consumed) return;
+    say("  sequences now have {} tokens: the data goes on after {} of them, where {} tokens end",
+        sequence_length, sequences, tokens);
+    record->sequences_consumed = sequences;
+}
+
 // Loads the checkpoint that checkpoint.resume asks for, or initialises. Returns where it lay, empty
 // for a new run.
 std::string resume_or_initialise(Session& session, StateIo& state, RunRecord* record) {
@@ -111,6 +122,7 @@ std::string resume_or_initialise(Session& session, StateIo& state, RunRecord* re
     if (checkpoint.resume != "auto") state.refuse_later_steps(record->step);
     say("resumed at step {} from {}, digest {}", record->step, report.path, to_hex(report.digest));
     for (const std::string& line : report.differences) say("  differs: {}", line);
+    keep_place_in_data(session.config().run.batch.sequence_length, record);
     return report.path;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "formats/checkpoint_reader.h"
 #include "tests/trainer/train_folder.h"
 
 namespace plumb {
@@ -90,6 +91,35 @@ TEST_F(TrainRun, ResumesFromANamedFolder) {
     EXPECT_EQ(train("--checkpoint.resume=nowhere"), 2);
     EXPECT_NE(error_.find("checkpoint.resume: no checkpoint in nowhere"), std::string::npos)
         << error_;
+}
+
+TEST_F(TrainRun, AnotherSequenceLengthGoesOnWhereTheTokensEnd) {
+    ASSERT_EQ(train("--train.stop_at=21"), 0) << error_;
+    const std::string shorter = "--batch.sequence_length=13 --train.stop_at=";
+    ASSERT_EQ(train(shorter + "22"), 0) << error_;
+    EXPECT_NE(output_.find("sequences now have 13 tokens: the data goes on after 104 of them, "
+                           "where 1344 tokens end\n"),
+              std::string::npos)
+        << output_;
+    EXPECT_EQ(log("loss").back()["tokens"].get<int>(), 1344 + 4 * 13);
+    const CheckpointReader saved(path("run/" + checkpoints().back()));
+    EXPECT_EQ(saved.record().sequences_consumed, 104 + 4);
+    ASSERT_EQ(train(shorter + "23"), 0) << error_;
+    EXPECT_EQ(output_.find("sequences now have"), std::string::npos) << output_;
+    const CheckpointReader again(path("run/" + checkpoints().back()));
+    EXPECT_EQ(again.record().sequences_consumed, 104 + 8);
+}
+
+TEST_F(TrainRun, ADropoutThatIsNotAppliedIsSaid) {
+    put("config.json", R"({"model_type": "gpt2", "vocab_size": 256, "n_embd": 32, "n_layer": 1,
+        "n_head": 2, "n_positions": 16, "resid_pdrop": 0.1, "attn_pdrop": 0, "embd_pdrop": 0.25})");
+    put("run.toml",
+        "model = \"config.json\"\n[train]\nsteps = 2\neval_every = 0\n"
+        "[data]\ntrain = \"data/train.bin\"\n");
+    ASSERT_EQ(train(), 0) << error_;
+    const std::string note =
+        "\nnote: config.json: dropout is not applied (embd_pdrop 0.25, resid_pdrop 0.1)\n";
+    EXPECT_NE(output_.find(note), std::string::npos) << output_;
 }
 
 TEST_F(TrainRun, NeverResumingStartsAnewElsewhere) {
