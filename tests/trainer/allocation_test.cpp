@@ -27,7 +27,7 @@ class Allocation : public TrainFolder {
 TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
     RunConfig config = parse_run(
         contents_of(path("run.toml")), "run.toml", folder_,
-        {"model.max_position_embeddings=256", "train.steps=50", "train.eval_every=50",
+        {"model.max_position_embeddings=256", "train.steps=50", "train.eval_every=25",
          "train.sample_tokens=200", "run.threads=2", "checkpoint.every=50",
          "checkpoint.dir=" + path("run"), "data.train=" + path("data/train.bin"),
          "data.valid=" + path("data/valid.bin"), "batch.micro_batch=1", "batch.global_batch=2"});
@@ -55,7 +55,11 @@ TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
     EXPECT_EQ(result.end, TrainEnd::finished);
     EXPECT_FALSE(result.last_save_failed);
     EXPECT_EQ(this->log("loss").size(), 50u);
-    EXPECT_EQ(this->log("valid_loss").size(), 1u);
+    EXPECT_EQ(this->log("valid_loss").size(), 2u);
+    // The peak it was given, 1 flop/s, gives way to what the first evaluation measures.
+    const auto steps = this->log("mfu");
+    EXPECT_GT(steps[24]["mfu"].get<double>(), 1e3);
+    EXPECT_LT(steps[25]["mfu"].get<double>(), 10);
     EXPECT_EQ(digests().size(), 1u);
     EXPECT_NE(text.find("sample after step 50"), std::string::npos) << text;
     for (int i = 0; i < static_cast<int>(Library::count); ++i) {
