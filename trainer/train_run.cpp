@@ -162,6 +162,8 @@ int train_run(const RunConfig& config, const std::string& name) {
     // Who reads the output may stop reading (`| head`); that must not cost the training.
     std::signal(SIGPIPE, SIG_IGN);
     say_title(config, name);
+    for (const std::string& note : config.notes) say("note: {}", note);
+    check_folders(config.run.checkpoint);
     const RunData data(config);
     Session session(config, Purpose::train);
     say_plan(session);

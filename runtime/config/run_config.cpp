@@ -66,18 +66,19 @@ Source find_source(const std::vector<FoundValue>& values) {
     return source;
 }
 
-ModelSpec source_model(const Source& source, const std::string& folder) {
+ModelSpec source_model(const Source& source, const std::string& folder,
+                       std::vector<std::string>* notes) {
     if (source.kind == Source::preset) {
         const Preset* preset = find_preset(source.text);
         if (!preset) unknown_preset(source.where, source.text, "");
         return preset->as_read;
     }
-    return load_hf_config((std::filesystem::path(folder) / source.text).string());
+    return load_hf_config((std::filesystem::path(folder) / source.text).string(), notes);
 }
 
 // The model before its single settings: from the source, or the defaults of the given family.
 ModelSpec base_model(const Source& source, const std::string& folder, const std::string& name,
-                     const std::vector<FoundValue>& values) {
+                     const std::vector<FoundValue>& values, std::vector<std::string>* notes) {
     RunConfig scratch;
     const FoundValue* type = nullptr;
     for (const FoundValue& found : values) {
@@ -92,7 +93,7 @@ ModelSpec base_model(const Source& source, const std::string& folder, const std:
                 "table with model_type");
         return model_defaults(scratch.model.model_type);
     }
-    const ModelSpec model = source_model(source, folder);
+    const ModelSpec model = source_model(source, folder, notes);
     if (type && scratch.model.model_type != model.model_type)
         bad(type->where, "model.model_type is {}, but {} is {}; the family cannot be overridden",
             model_type_name(scratch.model.model_type), source.text,
@@ -118,7 +119,7 @@ RunConfig build(std::vector<FoundValue> values, const std::string& name, const s
     values.insert(values.end(), late.begin(), late.end());
 
     RunConfig config;
-    config.model = base_model(source, overridden ? "" : folder, name, values);
+    config.model = base_model(source, overridden ? "" : folder, name, values, &config.notes);
     for (const FoundValue& found : values) {
         if (found.key == "preset" || found.key == "model" || is_empty_section(found)) continue;
         const Setting& setting = require_setting(found);
