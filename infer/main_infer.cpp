@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 
 #include "infer/generate_loop.h"
 #include "infer/prompt.h"
@@ -45,6 +46,11 @@ struct Options {
 }
 
 void check(const Options& options) {
+    std::error_code none;
+    if (std::filesystem::is_regular_file(options.checkpoint, none))
+        refuse(
+            fmt::format("--checkpoint: {} is a file; it must be a run's folder or one step-* in it",
+                        options.checkpoint));
     if (options.max_new_tokens < 1)
         refuse(fmt::format("--max-new-tokens: {} is below 1", options.max_new_tokens));
     // Below the range, logits over temperature leave what doubles hold.

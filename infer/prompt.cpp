@@ -77,8 +77,8 @@ std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& mod
 }
 
 std::string read_prompt_file(const std::string& path) {
-    const auto fail = [&] {
-        throw Error(ExitCode::io,
+    const auto fail = [&](ExitCode code) {
+        throw Error(code,
                     fmt::format("--prompt-file: cannot read {}: {}", path, std::strerror(errno)));
     };
     const auto close = [](FILE* file) {
@@ -86,12 +86,13 @@ std::string read_prompt_file(const std::string& path) {
     };
     const std::unique_ptr<FILE, decltype(close)> file(
         path == "-" ? stdin : std::fopen(path.c_str(), "rb"), close);
-    if (file == nullptr) fail();
+    if (file == nullptr) fail(ExitCode::bad_input);
     std::string bytes;
     char part[4096];
     while (const size_t size = std::fread(part, 1, sizeof part, file.get()))
         bytes.append(part, size);
-    if (std::ferror(file.get()) != 0) fail();
+    // A folder can be opened, but not read.
+    if (std::ferror(file.get()) != 0) fail(errno == EISDIR ? ExitCode::bad_input : ExitCode::io);
     return bytes;
 }
 

@@ -23,7 +23,8 @@ std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& mode
 std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model, int64_t context,
                                    const std::string& where);
 
-// All bytes of a file, or of standard input for "-". Throws Error: io.
+// All bytes of a file, or of standard input for "-". Throws Error: bad_input when there is no
+// such file, io when it cannot be read.
 std::string read_prompt_file(const std::string& path);
 
 }  // namespace plumb

@@ -73,6 +73,18 @@ void say_title(const RunConfig& config, const std::string& name) {
         config.run.train.steps, batch.global_batch, batch.sequence_length);
 }
 
+void check_folders(const CheckpointSpec& checkpoint) {
+    const auto refuse_file = [](const char* key, const std::string& path) {
+        std::error_code none;
+        if (std::filesystem::exists(path, none) && !std::filesystem::is_directory(path, none))
+            throw Error(ExitCode::bad_input,
+                        fmt::format("{}: {} is a file; it must be a folder", key, path));
+    };
+    refuse_file("checkpoint.dir", checkpoint.dir);
+    if (checkpoint.resume != "auto" && checkpoint.resume != "never")
+        refuse_file("checkpoint.resume", checkpoint.resume);
+}
+
 void say_plan(const Session& session) {
     const Plan& plan = session.plan();
     std::string arenas;

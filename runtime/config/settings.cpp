@@ -279,7 +279,13 @@ std::vector<Setting> train_settings() {
 
 std::vector<Setting> process_settings() {
     return {
-        {"data.train", FIELD(run.data.train), training, {}, "path", "token ids to train on (.bin)"},
+        {"data.train",
+         FIELD(run.data.train),
+         training,
+         {},
+         "path",
+         "token ids to train on (PATH.bin); PATH.bin.json beside it says the bytes of an id: "
+         "{\"width\": 2}"},
         {"data.valid", FIELD(run.data.valid), training, {}, "path", "token ids to evaluate on"},
         {"checkpoint.dir",
          FIELD(run.checkpoint.dir),

@@ -227,9 +227,11 @@ TEST_F(PlumbInfer, RefusesPrompts) {
     EXPECT_EQ(generate("--prompt ''"), 2);
     expect_one_error("--prompt: the prompt is empty");
     EXPECT_EQ(generate("--prompt " + std::string(65, 'x')), 2);
-    expect_one_error("the prompt has 65 tokens, but the model's context is 64 tokens");
-    EXPECT_EQ(generate("--prompt-file /nonexistent"), 4);
+    expect_one_error("the prompt has 65 tokens, but the context is 64 tokens");
+    EXPECT_EQ(generate("--prompt-file /nonexistent"), 2);
     expect_one_error("--prompt-file: cannot read /nonexistent: No such file");
+    EXPECT_EQ(generate("--prompt-file " + folder_), 2);
+    expect_one_error("--prompt-file: cannot read " + folder_ + ": Is a directory");
     save_checkpoint(small_config(ModelType::gpt2, 100, 8, path("ascii")), 1);
     EXPECT_EQ(run("generate --checkpoint " + path("ascii") + " --prompt axe"), 2);
     expect_one_error(
@@ -243,6 +245,9 @@ TEST_F(PlumbInfer, RefusesCheckpoints) {
     fs::create_directory(path("empty"));
     EXPECT_EQ(run("generate --prompt a --checkpoint " + path("empty")), 2);
     expect_one_error("no checkpoint in " + path("empty"));
+    const std::string manifest = step_3_ + "/MANIFEST";
+    EXPECT_EQ(run("generate --prompt a --checkpoint " + manifest), 2);
+    expect_one_error("--checkpoint: " + manifest + " is a file; it must be a run's folder");
     EXPECT_EQ(generate("--prompt a --model.num_attention_heads=4"), 2);
     expect_in_error("is of another model:");
     expect_in_error("model.num_attention_heads");

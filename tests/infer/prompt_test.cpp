@@ -89,7 +89,7 @@ TEST(Prompt, UnreadableFile) {
             read_prompt_file(path);
             ADD_FAILURE() << path;
         } catch (const Error& error) {
-            EXPECT_EQ(error.code(), ExitCode::io);
+            EXPECT_EQ(error.code(), ExitCode::bad_input);
             EXPECT_NE(std::string(error.what()).find("cannot read " + path), std::string::npos);
         }
     }
