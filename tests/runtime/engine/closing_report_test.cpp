@@ -36,8 +36,9 @@ TEST(ClosingReport, ThePeakOutlivesWhatIsFreed) {
     EXPECT_EQ(peak.resident_bytes(), with);
     const std::string text = report_of(peak, {});
     EXPECT_EQ(text.rfind("peak memory: " + std::to_string(with) + " bytes (", 0), 0u) << text;
-    EXPECT_NE(text.find(" against 4194304 planned (4.00 MiB: 3.00 MiB in arenas, 1.00 MiB outside)"),
-              std::string::npos)
+    EXPECT_NE(
+        text.find(" against 4194304 planned (4.00 MiB: 3.00 MiB in arenas, 1.00 MiB outside)"),
+        std::string::npos)
         << text;
 }
 
