@@ -6,13 +6,14 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 
 #include "infer/generate_loop.h"
 #include "infer/prompt.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/closing_report.h"
 #include "runtime/engine/state_io.h"
-#include "runtime/exec/memory_use.h"
 #include "runtime/exec/seal.h"
 #include "runtime/exec/wait_policy.h"
 #include "runtime/plan/report.h"
@@ -24,7 +25,8 @@ constexpr const char* kDescription =
     "Continues a prompt with the model of a checkpoint. Prompt and new text go to standard\n"
     "output as they come, everything else to standard error.";
 constexpr const char* kExample =
-    "Any setting of the run can follow as --section.key=value (plumb-train --help lists them).\n"
+    "Any setting of the run can follow as --section.key=value (plumb-train --help lists them);\n"
+    "--generate.context=TOKENS makes the key/value cache smaller.\n"
     "Examples:\n"
     "  plumb-infer generate --checkpoint run --prompt \"namespace \" --temperature 0.8 --seed 7\n"
     "  plumb-infer generate --checkpoint run/step-000000000200-1a2b3c4d --prompt-file notes.txt";
@@ -44,6 +46,11 @@ struct Options {
 }
 
 void check(const Options& options) {
+    std::error_code none;
+    if (std::filesystem::is_regular_file(options.checkpoint, none))
+        refuse(
+            fmt::format("--checkpoint: {} is a file; it must be a run's folder or one step-* in it",
+                        options.checkpoint));
     if (options.max_new_tokens < 1)
         refuse(fmt::format("--max-new-tokens: {} is below 1", options.max_new_tokens));
     // Below the range, logits over temperature leave what doubles hold.
@@ -99,7 +106,11 @@ bool parse(int argc, char** argv, Options& options) {
     if (options.prompt_option.empty())
         refuse("one of --prompt, --prompt-file and --prompt-tokens is required");
     // The checkpoint remembers the machine it was trained on; this is another one.
-    options.overrides = {"--run.device=cpu", "--run.threads=0", "--run.memory=0"};
+    // And what only trains must not stand in the way of other settings.
+    options.overrides = {"--run.device=cpu",       "--run.threads=0",
+                         "--run.memory=0",         "--batch.sequence_length=1",
+                         "--batch.micro_batch=1",  "--batch.global_batch=1",
+                         "--train.warmup_steps=0", "--train.loss_chunk=0"};
     for (const std::string& extra : generate.remaining()) {
         if (extra.find('.') == std::string::npos || extra.find('=') == std::string::npos)
             refuse("unknown argument: " + extra);
@@ -111,11 +122,15 @@ bool parse(int argc, char** argv, Options& options) {
     return true;
 }
 
-std::vector<int32_t> read_prompt(const Options& options, const ModelSpec& model) {
+std::vector<int32_t> read_prompt(const Options& options, const RunConfig& config) {
     const std::string& option = options.prompt_option;
-    if (option == "--prompt-tokens") return listed_prompt(options.prompt_tokens, model, option);
-    if (option == "--prompt") return text_prompt(options.prompt, model, option);
-    return text_prompt(read_prompt_file(options.prompt_file), model, option);
+    const ModelSpec& model = config.model;
+    const int64_t context = config.run.generate.context;
+    if (option == "--prompt-tokens")
+        return listed_prompt(options.prompt_tokens, model, context, option);
+    const std::string text =
+        option == "--prompt" ? options.prompt : read_prompt_file(options.prompt_file);
+    return text_prompt(text, model, context, option);
 }
 
 TokenFormat format_of(const Options& options) {
@@ -129,7 +144,7 @@ void print_footprint(const Session& session) {
     print_line(STDERR_FILENO,
                "model: {}, {} parameters, layers {}, vocabulary {}, context {} tokens",
                model_type_name(model.model_type), grouped_digits(parameter_count(model)),
-               model.num_hidden_layers, model.vocab_size, model.max_position_embeddings);
+               model.num_hidden_layers, model.vocab_size, session.config().run.generate.context);
     print_line(STDERR_FILENO, "memory: {} in arenas + {} outside, fixed from here on",
                human_bytes(plan.total_bytes), human_bytes(plan.outside_bytes));
     print_line(STDERR_FILENO, "plan: {}, threads {}", to_hex(plan.digest),
@@ -182,9 +197,11 @@ std::string rate_text(int64_t tokens, double seconds) {
 }
 
 void print_summary(const Session& session, const GenerateRequest& request,
-                   const GenerateSummary& summary) {
-    const std::string end =
-        end_text(summary, request, session.config().model.max_position_embeddings);
+                   const GenerateSummary& summary, const TokenStream& stream,
+                   const PeakMemory& peak) {
+    const std::string end = end_text(summary, request, session.config().run.generate.context);
+    // Where both outputs are one file or terminal, the report begins a line of its own.
+    if (stream.line_open()) write_all(STDERR_FILENO, "\n", 1);
     if (!end.empty()) print_line(STDERR_FILENO, "{}", end);
     const int64_t decoded = summary.new_tokens - 1;
     print_line(STDERR_FILENO,
@@ -193,28 +210,14 @@ void print_summary(const Session& session, const GenerateRequest& request,
                rate_text(summary.prompt_tokens, summary.prefill_seconds),
                rate_text(decoded, summary.decode_seconds),
                decoded > 0 ? 1e3 * summary.decode_seconds / static_cast<double>(decoded) : 0.0);
-    const Plan& plan = session.plan();
-    const MemoryUse use = memory_use();
-    print_line(STDERR_FILENO,
-               "peak memory: {} against {} planned ({} in arenas, {} outside); pages of mapped "
-               "files apart: {}",
-               human_bytes(use.anonymous_bytes + use.shared_bytes),
-               human_bytes(plan.total_bytes + plan.outside_bytes), human_bytes(plan.total_bytes),
-               human_bytes(plan.outside_bytes), human_bytes(use.file_bytes));
-    if (!seal_is_enforced()) return;
-    const AllocationCounts counts = allocation_counts();
-    std::string libraries;
-    for (int i = 0; i < static_cast<int>(Library::count); ++i)
-        libraries += fmt::format("{} {} {}", i == 0 ? ";" : ",",
-                                 library_name(static_cast<Library>(i)), counts.calls[i]);
-    print_line(STDERR_FILENO, "allocations after seal: ours 0{}", libraries);
+    print_closing_report(STDERR_FILENO, session.plan(), peak, allocation_counts());
 }
 
 int run(int argc, char** argv) {
     Options options;
     if (!parse(argc, argv, options)) return 0;
     const RunConfig config = config_of_checkpoint(options.checkpoint, options.overrides);
-    const std::vector<int32_t> prompt = read_prompt(options, config.model);
+    const std::vector<int32_t> prompt = read_prompt(options, config);
     const GenerateRequest request = {prompt.data(),
                                      static_cast<int64_t>(prompt.size()),
                                      options.max_new_tokens,
@@ -223,12 +226,15 @@ int run(int argc, char** argv) {
     Session session(config, Purpose::generate);
     print_footprint(session);
     load(session, options.checkpoint);
+    PeakMemory peak;
+    peak.sample();
     TokenStream stream(STDOUT_FILENO, format_of(options));
     stop_on_signals();
     session.seal();
     const GenerateSummary summary = generate(session, request, stream);
+    peak.sample();
     unseal();
-    print_summary(session, request, summary);
+    print_summary(session, request, summary, stream, peak);
     return 0;
 }
 

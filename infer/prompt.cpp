@@ -17,16 +17,15 @@ namespace {
 
 constexpr int64_t kByteTokens = 256;
 
-void check_prompt(const std::vector<int32_t>& prompt, const ModelSpec& model,
-                  const std::string& where) {
+void check_prompt(const std::vector<int32_t>& prompt, int64_t context, const std::string& where) {
     const auto count = static_cast<int64_t>(prompt.size());
     if (count == 0)
         throw Error(ExitCode::bad_input, where + ": the prompt is empty; give at least one token");
-    if (count > model.max_position_embeddings)
+    if (count > context)
         throw Error(ExitCode::bad_input,
-                    fmt::format("{}: the prompt has {} tokens, but the model's context is {} "
-                                "tokens (max_position_embeddings)",
-                                where, count, model.max_position_embeddings));
+                    fmt::format("{}: the prompt has {} tokens, but the context is {} tokens "
+                                "(generate.context)",
+                                where, count, context));
 }
 
 }  // namespace
@@ -35,7 +34,7 @@ bool takes_text(const ModelSpec& model) {
     return model.vocab_size <= kByteTokens;
 }
 
-std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& model,
+std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& model, int64_t context,
                                  const std::string& where) {
     if (!takes_text(model))
         throw Error(ExitCode::bad_input,
@@ -52,11 +51,11 @@ std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& mode
                            fmt::format("{}, byte {}", where, prompt.size()));
         prompt.push_back(byte);
     }
-    check_prompt(prompt, model, where);
+    check_prompt(prompt, context, where);
     return prompt;
 }
 
-std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model,
+std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model, int64_t context,
                                    const std::string& where) {
     std::vector<int32_t> prompt;
     for (size_t first = 0; !list.empty() && first <= list.size();) {
@@ -73,13 +72,13 @@ std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& mod
         prompt.push_back(static_cast<int32_t>(id));
         first = last + 1;
     }
-    check_prompt(prompt, model, where);
+    check_prompt(prompt, context, where);
     return prompt;
 }
 
 std::string read_prompt_file(const std::string& path) {
-    const auto fail = [&] {
-        throw Error(ExitCode::io,
+    const auto fail = [&](ExitCode code) {
+        throw Error(code,
                     fmt::format("--prompt-file: cannot read {}: {}", path, std::strerror(errno)));
     };
     const auto close = [](FILE* file) {
@@ -87,12 +86,13 @@ std::string read_prompt_file(const std::string& path) {
     };
     const std::unique_ptr<FILE, decltype(close)> file(
         path == "-" ? stdin : std::fopen(path.c_str(), "rb"), close);
-    if (file == nullptr) fail();
+    if (file == nullptr) fail(ExitCode::bad_input);
     std::string bytes;
     char part[4096];
     while (const size_t size = std::fread(part, 1, sizeof part, file.get()))
         bytes.append(part, size);
-    if (std::ferror(file.get()) != 0) fail();
+    // A folder can be opened, but not read.
+    if (std::ferror(file.get()) != 0) fail(errno == EISDIR ? ExitCode::bad_input : ExitCode::io);
     return bytes;
 }
 

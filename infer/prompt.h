@@ -15,15 +15,16 @@ namespace plumb {
 // True when a byte is a token of this model.
 bool takes_text(const ModelSpec& model);
 
-// `where` names the option in errors.
-std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& model,
+// `context` is how many tokens the cache holds; `where` names the option in errors.
+std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& model, int64_t context,
                                  const std::string& where);
 
 // From "1,2,3".
-std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model,
+std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model, int64_t context,
                                    const std::string& where);
 
-// All bytes of a file, or of standard input for "-". Throws Error: io.
+// All bytes of a file, or of standard input for "-". Throws Error: bad_input when there is no
+// such file, io when it cannot be read.
 std::string read_prompt_file(const std::string& path);
 
 }  // namespace plumb

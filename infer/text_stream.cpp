@@ -84,16 +84,17 @@ bool TokenStream::put(int32_t token) noexcept {
     }
     const auto byte = static_cast<uint8_t>(token);
     CHECK(byte == token);
+    line_open_ = byte != '\n';
     if (format_ == TokenFormat::raw_bytes) {
         const char character = static_cast<char>(byte);
         return write_all(fd_, &character, 1);
     }
-    line_open_ = byte != '\n';
     const TextPiece piece = terminal_.put(byte);
     return write_all(fd_, piece.text, piece.size);
 }
 
 bool TokenStream::finish() noexcept {
+    if (format_ == TokenFormat::raw_bytes) return true;
     const TextPiece piece = terminal_.finish();
     if (!write_all(fd_, piece.text, piece.size)) return false;
     const bool ends_line = line_open_;

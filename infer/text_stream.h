@@ -43,6 +43,8 @@ class TokenStream {
     bool put(int32_t token) noexcept;
     // Completes the text and ends the line where it has no end (not for raw bytes).
     bool finish() noexcept;
+    // Whether what was written last, finish() included, leaves a line without its end.
+    bool line_open() const { return line_open_; }
 
   private:
     int fd_;

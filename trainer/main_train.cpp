@@ -12,7 +12,8 @@ namespace {
 constexpr const char* kDescription =
     "Trains a model. FILE is a run file (.toml), a preset's name or a Hugging Face config.json;\n"
     "every setting below can be overridden as --section.key=value.\n"
-    "SIGUSR1, SIGTERM, Ctrl-C or a file `stop` in checkpoint.dir: finish the step, save, exit 0.";
+    "SIGUSR1, SIGTERM, SIGHUP, Ctrl-C or a file `stop` in checkpoint.dir: finish the step, save,\n"
+    "exit 0.";
 constexpr const char* kExample =
     "Example:\n  plumb-train run.toml --train.steps=1000 --checkpoint.dir=run\n\n";
 

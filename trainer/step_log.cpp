@@ -171,8 +171,8 @@ void StepLog::evaluation(int64_t step, double valid_loss, double seconds) noexce
 
 void StepLog::sample(int64_t step, const TextSample& sample) noexcept {
     clear_bar();
-    const auto put = [](std::string_view text) {
-        write_all(STDOUT_FILENO, text.data(), static_cast<int64_t>(text.size()));
+    const auto put = [this](std::string_view text) {
+        check_output(write_all(STDOUT_FILENO, text.data(), static_cast<int64_t>(text.size())));
     };
     char start[48];
     const auto end = fmt::format_to_n(start, sizeof start, "sample after step {}: \"", step);
@@ -190,6 +190,11 @@ void StepLog::saved(int64_t step, const SaveReport& report) noexcept {
         static_cast<double>(report.file_bytes) / 1e6, report.seconds, digest);
     json("{{\"step\":{},\"state_digest\":\"{}\",\"seconds\":{},\"bytes\":{}}}\n", step, digest,
          JsonNumber(report.seconds).text, report.file_bytes);
+    if (report.reserved || reserve_said_) return;
+    reserve_said_ = true;
+    say("note: the file system of {} cannot reserve space; a full disk shows in the middle of a "
+        "save",
+        report.directory.text);
 }
 
 void StepLog::save_failed(int64_t step, const Status& status, const char* last_good) noexcept {
@@ -220,6 +225,16 @@ void StepLog::clear_bar() noexcept {
     if (!bar_shown_) return;
     write_all(STDOUT_FILENO, "\r\033[K", 4);
     bar_shown_ = false;
+}
+
+void StepLog::check_output(bool written) noexcept {
+    if (written || output_failed_) return;
+    output_failed_ = true;
+    const int error = errno;
+    print_line(STDERR_FILENO,
+               "warning: cannot write to standard output: errno {}; training goes on, and {} has "
+               "every step",
+               error, path_);
 }
 
 void StepLog::finish() noexcept {

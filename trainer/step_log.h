@@ -2,7 +2,7 @@
 // as one JSON object per line in `<checkpoint.dir>/log.jsonl`. On a terminal a bar with the time
 // left stands below the last line; in a pipe there are plain lines only. Every line is formatted in
 // a fixed buffer and written with one write(2), so the log may be used after seal. A failure to
-// write log.jsonl is said once and never stops the run.
+// write log.jsonl or to standard output is said once and never stops the run.
 //
 // log.jsonl, by kind of line; numbers that are not finite are null:
 //   {"step","tokens","loss","grad_norm","lr","step_ms","tokens_per_s","mfu","skipped"}
@@ -62,7 +62,7 @@ class StepLog {
     template <typename... Args>
     void say(fmt::format_string<Args...> format, Args&&... args) noexcept {
         clear_bar();
-        print_line(STDOUT_FILENO, format, std::forward<Args>(args)...);
+        check_output(print_line(STDOUT_FILENO, format, std::forward<Args>(args)...));
     }
 
     // Moves the bar; `done` in steps, parts of one included. Nothing without a terminal.
@@ -75,6 +75,8 @@ class StepLog {
     template <typename... Args>
     void json(fmt::format_string<Args...> format, Args&&... args) noexcept;
     void clear_bar() noexcept;
+    // After each write to standard output; errno is that write's.
+    void check_output(bool written) noexcept;
 
     std::string path_;
     int64_t first_step_;
@@ -84,6 +86,8 @@ class StepLog {
     bool bar_;
     bool bar_shown_ = false;
     bool json_failed_ = false;
+    bool output_failed_ = false;
+    bool reserve_said_ = false;
     double done_ = 0;
     double left_s_ = 0;
     double loss_ = 0;

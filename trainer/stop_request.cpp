@@ -10,7 +10,8 @@ namespace plumb {
 
 namespace {
 
-constexpr int kSignals[] = {SIGUSR1, SIGTERM, SIGINT};
+constexpr int kSignals[] = {SIGUSR1, SIGTERM, SIGHUP, SIGINT};
+constexpr int kSignalCount = 4;
 
 std::atomic<int> g_signal{0};
 static_assert(std::atomic<int>::is_always_lock_free, "set in a signal handler");
@@ -24,19 +25,21 @@ void note_signal(int signal) {
 StopRequest::StopRequest(const std::string& folder)
     : file_(folder + "/stop"), file_reason_("the file " + file_) {
     g_signal = 0;
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < kSignalCount; ++i) {
         struct sigaction action {};
         action.sa_handler = note_signal;
         sigemptyset(&action.sa_mask);
         // Restart: a save in progress is not disturbed. Reset: the second SIGINT is the default.
         action.sa_flags = SA_RESTART;
         if (kSignals[i] == SIGINT) action.sa_flags |= static_cast<int>(SA_RESETHAND);
-        CHECK(sigaction(kSignals[i], &action, &old_[i]) == 0);
+        CHECK(sigaction(kSignals[i], nullptr, &old_[i]) == 0);
+        if (kSignals[i] == SIGHUP && old_[i].sa_handler == SIG_IGN) continue;
+        CHECK(sigaction(kSignals[i], &action, nullptr) == 0);
     }
 }
 
 StopRequest::~StopRequest() {
-    for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &old_[i], nullptr);
+    for (int i = 0; i < kSignalCount; ++i) sigaction(kSignals[i], &old_[i], nullptr);
 }
 
 const char* StopRequest::asked() const noexcept {
@@ -45,6 +48,8 @@ const char* StopRequest::asked() const noexcept {
             return "SIGUSR1";
         case SIGTERM:
             return "SIGTERM";
+        case SIGHUP:
+            return "SIGHUP";
         case SIGINT:
             return "SIGINT";
         default:

@@ -1,6 +1,7 @@
-// How a running training is asked to save and end: SIGUSR1, SIGTERM, SIGINT, or a file named
-// `stop` in the run's folder. The request is only noted here; the loop looks between two steps. A
-// second SIGINT ends the process at once, for somebody who does not want to wait for the save.
+// How a running training is asked to save and end: SIGUSR1, SIGTERM, SIGHUP, SIGINT, or a file
+// named `stop` in the run's folder. SIGHUP stays ignored where it was (nohup). The request is only
+// noted here; the loop looks between two steps. A second SIGINT ends the process at once, for
+// somebody who does not want to wait for the save.
 // Path: hot.
 #pragma once
 
@@ -25,7 +26,7 @@ class StopRequest {
   private:
     std::string file_;
     std::string file_reason_;
-    struct sigaction old_[3];
+    struct sigaction old_[4];
 };
 
 }  // namespace plumb

@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include "runtime/engine/evaluate.h"
-#include "runtime/exec/memory_use.h"
 #include "trainer/lr_schedule.h"
 
 namespace plumb {
@@ -35,6 +34,8 @@ TrainLoop::TrainLoop(const TrainParts& parts, const RunRecord& record,
     : parts_(parts),
       config_(parts.session.config()),
       record_(record),
+      good_(record),
+      saved_step_(record.step),
       last_step_(last_step(config_.run.train)),
       step_flops_(flops_per_token(config_.model, config_.run.batch.sequence_length) *
                   static_cast<double>(config_.run.batch.step_tokens())),
@@ -51,6 +52,8 @@ TrainResult TrainLoop::run() noexcept {
         step();
         if (skipped_in_a_row_ == kSkippedInARowMax) {
             result_.end = TrainEnd::not_finite;
+            // The skipped steps changed nothing, so a save since the last good one has its state.
+            if (config_.run.checkpoint.every > 0 && saved_step_ < good_.step) save(good_);
             break;
         }
         // Whoever asks the run to stop may not wait for an evaluation.
@@ -60,8 +63,8 @@ TrainResult TrainLoop::run() noexcept {
             evaluate_now();
         const int64_t every = config_.run.checkpoint.every;
         const bool last = record_.step == last_step_;
-        if (every > 0 && (last || asked != nullptr || due(record_.step, every))) save();
-        note_memory();
+        if (every > 0 && (last || asked != nullptr || due(record_.step, every))) save(record_);
+        parts_.peak_memory.sample();
         if (asked == nullptr) continue;
         parts_.stop.honoured();
         if (last) break;
@@ -129,7 +132,10 @@ void TrainLoop::step() noexcept {
     ++record_.step;
     record_.sequences_consumed += batch.global_batch;
     record_.tokens_consumed += batch.step_tokens();
-    if (!finite) ++record_.skipped_steps;
+    if (finite)
+        good_ = record_;
+    else
+        ++record_.skipped_steps;
 
     StepLine line;
     line.step = record_.step;
@@ -146,36 +152,33 @@ void TrainLoop::step() noexcept {
     line.left_s = (end_s - start_s_) / static_cast<double>(record_.step - start_step_) *
                   static_cast<double>(last_step_ - record_.step);
     parts_.log.step(line);
-    note_memory();
+    parts_.peak_memory.sample();
 }
 
 void TrainLoop::evaluate_now() noexcept {
+    // A busy neighbour may have halved what was measured at the start; a peak can only be too low.
+    const DeviceRecord& device = parts_.session.device();
+    parts_.peak_flops = std::max(parts_.peak_flops, measure_peak_flops(device.isa, device.threads));
     const double begin_s = now_s();
     const double loss = evaluate(parts_.session, *parts_.valid, config_.run.train.eval_batches);
     parts_.log.evaluation(record_.step, loss, now_s() - begin_s);
     if (parts_.sampler != nullptr) parts_.log.sample(record_.step, parts_.sampler->sample());
 }
 
-void TrainLoop::save() noexcept {
+void TrainLoop::save(const RunRecord& record) noexcept {
     SaveReport report;
-    const Status status = parts_.state.save(record_, &report);
+    const Status status = parts_.state.save(record, &report);
     result_.last_save_failed = !status.ok();
     if (!status.ok()) {
-        parts_.log.save_failed(record_.step, status, result_.last_saved.text);
+        parts_.log.save_failed(record.step, status, result_.last_saved.text);
         return;
     }
+    saved_step_ = record.step;
     result_.last_saved = report.directory;
-    parts_.log.saved(record_.step, report);
+    parts_.log.saved(record.step, report);
     int removed = 0;
     const Status pruned = parts_.state.prune(&removed);
     if (!pruned.ok()) parts_.log.say("old checkpoints were not removed: {}", pruned.message);
-}
-
-void TrainLoop::note_memory() noexcept {
-    const MemoryUse use = memory_use();
-    result_.resident_bytes_max =
-        std::max(result_.resident_bytes_max, use.anonymous_bytes + use.shared_bytes);
-    result_.file_bytes_max = std::max(result_.file_bytes_max, use.file_bytes);
 }
 
 }  // namespace plumb

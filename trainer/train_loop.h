@@ -1,10 +1,12 @@
 // The static training loop: fills the io rows, runs the entries of the step phase, reports; between
 // steps it evaluates, samples, saves and looks for a request to stop. It runs after seal and
 // allocates nothing. A step whose gradients are not finite changes nothing (adamw sees to that), is
-// counted, and the third in a row ends the run: the state is then still that of the last good step.
+// counted, and the third in a row ends the run: the state is then still that of the last good step,
+// and is saved as that step.
 // Path: hot.
 #pragma once
 
+#include "runtime/engine/closing_report.h"
 #include "runtime/engine/data_loader.h"
 #include "runtime/engine/state_io.h"
 #include "trainer/step_log.h"
@@ -25,7 +27,8 @@ struct TrainParts {
     TextSampler* sampler;     // nullptr: no samples
     StepLog& log;
     StopRequest& stop;
-    double peak_flops;  // measured; mfu is over it
+    PeakMemory& peak_memory;
+    double peak_flops;  // measured, again at each evaluation; mfu is over the best
 };
 
 enum class TrainEnd : uint8_t { finished, stopped, not_finite };
@@ -33,9 +36,7 @@ enum class TrainEnd : uint8_t { finished, stopped, not_finite };
 struct TrainResult {
     TrainEnd end = TrainEnd::finished;
     bool last_save_failed = false;
-    Path last_saved = {};            // empty: none
-    int64_t resident_bytes_max = 0;  // anonymous and shared, sampled after each step
-    int64_t file_bytes_max = 0;      // pages of mapped files, which can be dropped
+    Path last_saved = {};  // empty: none
 };
 
 class TrainLoop {
@@ -53,12 +54,13 @@ class TrainLoop {
     void run_entries() noexcept;
     void step() noexcept;
     void evaluate_now() noexcept;
-    void save() noexcept;
-    void note_memory() noexcept;
+    void save(const RunRecord& record) noexcept;
 
     TrainParts parts_;
     const RunConfig& config_;
     RunRecord record_;
+    RunRecord good_;      // after the last step that was not skipped
+    int64_t saved_step_;  // whose state is on disk, or the start's
     TrainResult result_;
     int64_t last_step_;
     int64_t skipped_in_a_row_ = 0;

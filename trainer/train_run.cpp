@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -71,6 +73,18 @@ void say_title(const RunConfig& config, const std::string& name) {
         config.run.train.steps, batch.global_batch, batch.sequence_length);
 }
 
+void check_folders(const CheckpointSpec& checkpoint) {
+    const auto refuse_file = [](const char* key, const std::string& path) {
+        std::error_code none;
+        if (std::filesystem::exists(path, none) && !std::filesystem::is_directory(path, none))
+            throw Error(ExitCode::bad_input,
+                        fmt::format("{}: {} is a file; it must be a folder", key, path));
+    };
+    refuse_file("checkpoint.dir", checkpoint.dir);
+    if (checkpoint.resume != "auto" && checkpoint.resume != "never")
+        refuse_file("checkpoint.resume", checkpoint.resume);
+}
+
 void say_plan(const Session& session) {
     const Plan& plan = session.plan();
     std::string arenas;
@@ -84,6 +98,17 @@ void say_plan(const Session& session) {
         device.threads == 1 ? "" : "s", to_hex(plan.digest));
     say("memory: {} in arenas ({}) and {} outside them", human_bytes(plan.total_bytes), arenas,
         human_bytes(plan.outside_bytes));
+}
+
+// Sequences were counted in the length of their time. When that has changed, the tokens seen say
+// where to go on, in whole sequences.
+void keep_place_in_data(int64_t sequence_length, RunRecord* record) {
+    const int64_t tokens = record->tokens_consumed;
+    const int64_t sequences = tokens / sequence_length + (tokens % sequence_length == 0 ? 0 : 1);
+    if (sequences == record->sequences_consumed) return;
+    say("  sequences now have {} tokens: the data goes on after {} of them, where {} tokens end",
+        sequence_length, sequences, tokens);
+    record->sequences_consumed = sequences;
 }
 
 // Loads the checkpoint that checkpoint.resume asks for, or initialises. Returns where it lay, empty
@@ -109,6 +134,7 @@ std::string resume_or_initialise(Session& session, StateIo& state, RunRecord* re
     if (checkpoint.resume != "auto") state.refuse_later_steps(record->step);
     say("resumed at step {} from {}, digest {}", record->step, report.path, to_hex(report.digest));
     for (const std::string& line : report.differences) say("  differs: {}", line);
+    keep_place_in_data(session.config().run.batch.sequence_length, record);
     return report.path;
 }
 
@@ -122,24 +148,6 @@ bool is_complete(const RunConfig& config, const RunRecord& record) {
     else
         return false;
     return true;
-}
-
-void report_memory(const Session& session, const TrainResult& result) {
-    const Plan& plan = session.plan();
-    const int64_t planned = plan.total_bytes + plan.outside_bytes;
-    say("peak memory: {} bytes ({}) against {} planned ({}: {} in arenas, {} outside); pages of "
-        "mapped files apart: {}",
-        result.resident_bytes_max, human_bytes(result.resident_bytes_max), planned,
-        human_bytes(planned), human_bytes(plan.total_bytes), human_bytes(plan.outside_bytes),
-        human_bytes(result.file_bytes_max));
-    if (!seal_is_enforced()) return;
-    const AllocationCounts counts = allocation_counts();
-    std::string text;
-    for (int i = 0; i < static_cast<int>(Library::count); ++i)
-        text +=
-            fmt::format("{}{} {} ({} bytes)", i == 0 ? "" : ", ",
-                        library_name(static_cast<Library>(i)), counts.calls[i], counts.bytes[i]);
-    say("allocations after seal: ours 0; {}", text);
 }
 
 int exit_code(const TrainResult& result, int64_t step) {
@@ -163,13 +171,19 @@ int exit_code(const TrainResult& result, int64_t step) {
 }  // namespace
 
 int train_run(const RunConfig& config, const std::string& name) {
+    // Who reads the output may stop reading (`| head`); that must not cost the training.
+    std::signal(SIGPIPE, SIG_IGN);
     say_title(config, name);
+    for (const std::string& note : config.notes) say("note: {}", note);
+    check_folders(config.run.checkpoint);
     const RunData data(config);
     Session session(config, Purpose::train);
     say_plan(session);
     StateIo state(session);
     RunRecord record;
     const std::string resumed = resume_or_initialise(session, state, &record);
+    PeakMemory peak_memory;
+    peak_memory.sample();
     if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
     state.prepare_folder();
     const DeviceRecord& device = session.device();
@@ -182,12 +196,12 @@ int train_run(const RunConfig& config, const std::string& name) {
                 config.run.train.log_every);
     StopRequest stop(config.run.checkpoint.dir);
     TrainLoop loop({session, state, data.train(), data.valid(), sampler ? &*sampler : nullptr, log,
-                    stop, peak_flops},
+                    stop, peak_memory, peak_flops},
                    record, resumed);
     session.seal();
     const TrainResult result = loop.run();
     unseal();
-    report_memory(session, result);
+    print_closing_report(STDOUT_FILENO, session.plan(), peak_memory, allocation_counts());
     return exit_code(result, loop.record().step);
 }
 

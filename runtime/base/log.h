@@ -13,14 +13,15 @@ namespace plumb {
 // Writes all bytes to a file descriptor, retrying short writes and EINTR; false on error.
 bool write_all(int fd, const char* data, int64_t size_bytes) noexcept;
 
+// False when it could not be written.
 template <typename... Args>
-void print_line(int fd, fmt::format_string<Args...> format, Args&&... args) {
+bool print_line(int fd, fmt::format_string<Args...> format, Args&&... args) {
     char text[2048];
     const auto result =
         fmt::format_to_n(text, sizeof text - 1, format, std::forward<Args>(args)...);
     const auto size = result.size < sizeof text - 1 ? result.size : sizeof text - 1;
     text[size] = '\n';
-    write_all(fd, text, static_cast<int64_t>(size) + 1);
+    return write_all(fd, text, static_cast<int64_t>(size) + 1);
 }
 
 }  // namespace plumb

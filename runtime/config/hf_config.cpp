@@ -71,7 +71,8 @@ std::string shown(const Json& json) {
     return text.size() <= 80 ? text : text.substr(0, 77) + "...";
 }
 
-// The value under `key`, or nullptr when it is absent or null: both mean Hugging Face's default.
+// The value under `key`, or nullptr when it is absent or null: model_defaults() stands, and a size
+// that has none there is asked for.
 const Json* present(const Json& config, const char* key) {
     const auto at = config.find(key);
     return at == config.end() || at->is_null() ? nullptr : &*at;
@@ -126,6 +127,17 @@ void check_neutral(const Json& config, ModelType type, const std::string& name) 
             shown(*activation));
 }
 
+void note_dropout(const Json& config, const std::string& name, std::vector<std::string>* notes) {
+    std::string found;
+    for (const char* key : {"embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout"}) {
+        const Json* value = present(config, key);
+        if (value && *value != 0)
+            found += fmt::format("{}{} {}", found.empty() ? "" : ", ", key, shown(*value));
+    }
+    if (!found.empty())
+        notes->push_back(fmt::format("{}: dropout is not applied ({})", name, found));
+}
+
 void read_key(RunConfig& config, const Setting& setting, const Json& value, const char* key,
               const std::string& name) {
     const std::string where = name + ": " + key;
@@ -158,7 +170,8 @@ void read_rope(RunConfig& config, const Json& json, const std::string& name) {
 
 }  // namespace
 
-ModelSpec parse_hf_config(const std::string& text, const std::string& name) {
+ModelSpec parse_hf_config(const std::string& text, const std::string& name,
+                          std::vector<std::string>* notes) {
     const Json json = parse_json(text, name);
     if (!json.is_object()) bad(name, "holds {}; it must be a table", shown(json));
     const Json* type_value = present(json, "model_type");
@@ -167,6 +180,7 @@ ModelSpec parse_hf_config(const std::string& text, const std::string& name) {
             type_value ? shown(*type_value) : "missing");
     const ModelType type = *type_value == "gpt2" ? ModelType::gpt2 : ModelType::llama;
     check_neutral(json, type, name);
+    if (notes) note_dropout(json, name, notes);
 
     RunConfig config;
     config.model = model_defaults(type);
@@ -198,8 +212,8 @@ ModelSpec parse_hf_config(const std::string& text, const std::string& name) {
     return config.model;
 }
 
-ModelSpec load_hf_config(const std::string& path) {
-    return parse_hf_config(read_text_file(path), path);
+ModelSpec load_hf_config(const std::string& path, std::vector<std::string>* notes) {
+    return parse_hf_config(read_text_file(path), path, notes);
 }
 
 }  // namespace plumb

@@ -66,18 +66,19 @@ Source find_source(const std::vector<FoundValue>& values) {
     return source;
 }
 
-ModelSpec source_model(const Source& source, const std::string& folder) {
+ModelSpec source_model(const Source& source, const std::string& folder,
+                       std::vector<std::string>* notes) {
     if (source.kind == Source::preset) {
         const Preset* preset = find_preset(source.text);
         if (!preset) unknown_preset(source.where, source.text, "");
         return preset->as_read;
     }
-    return load_hf_config((std::filesystem::path(folder) / source.text).string());
+    return load_hf_config((std::filesystem::path(folder) / source.text).string(), notes);
 }
 
 // The model before its single settings: from the source, or the defaults of the given family.
 ModelSpec base_model(const Source& source, const std::string& folder, const std::string& name,
-                     const std::vector<FoundValue>& values) {
+                     const std::vector<FoundValue>& values, std::vector<std::string>* notes) {
     RunConfig scratch;
     const FoundValue* type = nullptr;
     for (const FoundValue& found : values) {
@@ -92,7 +93,7 @@ ModelSpec base_model(const Source& source, const std::string& folder, const std:
                 "table with model_type");
         return model_defaults(scratch.model.model_type);
     }
-    const ModelSpec model = source_model(source, folder);
+    const ModelSpec model = source_model(source, folder, notes);
     if (type && scratch.model.model_type != model.model_type)
         bad(type->where, "model.model_type is {}, but {} is {}; the family cannot be overridden",
             model_type_name(scratch.model.model_type), source.text,
@@ -118,7 +119,7 @@ RunConfig build(std::vector<FoundValue> values, const std::string& name, const s
     values.insert(values.end(), late.begin(), late.end());
 
     RunConfig config;
-    config.model = base_model(source, overridden ? "" : folder, name, values);
+    config.model = base_model(source, overridden ? "" : folder, name, values, &config.notes);
     for (const FoundValue& found : values) {
         if (found.key == "preset" || found.key == "model" || is_empty_section(found)) continue;
         const Setting& setting = require_setting(found);
@@ -131,6 +132,9 @@ RunConfig build(std::vector<FoundValue> values, const std::string& name, const s
     return config;
 }
 
+// Each has entries in the schedule and rows of io in the plan.
+constexpr int64_t kMostMicroBatches = 65536;
+
 void complete_batch(RunConfig& config, const std::string& where) {
     BatchSpec& batch = config.run.batch;
     const ModelSpec& model = config.model;
@@ -142,6 +146,11 @@ void complete_batch(RunConfig& config, const std::string& where) {
     if (batch.global_batch % batch.micro_batch != 0)
         bad(where, "batch.global_batch is {}; it must be a multiple of batch.micro_batch, {}",
             batch.global_batch, batch.micro_batch);
+    if (batch.micro_batch_count() > kMostMicroBatches)
+        bad(where,
+            "batch.global_batch is {} and batch.micro_batch {}: {} micro-batches; a step has at "
+            "most {}",
+            batch.global_batch, batch.micro_batch, batch.micro_batch_count(), kMostMicroBatches);
     // 64 bytes for each layer, token and widest value: more than any step keeps.
     const int64_t width = std::max({model.hidden_size, 2 * model.intermediate_size,
                                     model.attention_size() + 2 * model.key_value_size()});
@@ -170,14 +179,24 @@ void complete_run(RunConfig& config, const std::string& where) {
             train.loss_chunk, micro_batch_tokens);
     if (train.min_lr > train.lr)
         bad(where, "train.min_lr is {}; it must be at most train.lr, {}", train.min_lr, train.lr);
+    if (train.warmup_steps == -1) train.warmup_steps = std::min<int64_t>(20, train.steps);
+    if (train.warmup_steps > train.steps)
+        bad(where, "train.warmup_steps is {}; it must be at most train.steps, {}",
+            train.warmup_steps, train.steps);
     if (train.decay_steps == 0) train.decay_steps = std::max<int64_t>(1, train.steps / 10);
     if (train.decay_steps > train.steps)
         bad(where, "train.decay_steps is {}; it must be at most train.steps, {}", train.decay_steps,
             train.steps);
+    if (config.run.checkpoint.dir.empty())
+        bad(where, "checkpoint.dir is empty; it must name a folder, . for the current one");
     if (config.run.checkpoint.chunk_bytes % 16 != 0)
         bad(where, "checkpoint.chunk_bytes is {}; it must be a multiple of 16",
             config.run.checkpoint.chunk_bytes);
     const int64_t context = config.model.max_position_embeddings;
+    if (config.run.generate.context == 0) config.run.generate.context = context;
+    if (config.run.generate.context > context)
+        bad(where, "generate.context is {}; it must be at most max_position_embeddings, {}",
+            config.run.generate.context, context);
     int64_t& prefill = config.run.generate.prefill_chunk;
     if (prefill == 0) prefill = std::min<int64_t>(64, context);
     if (prefill > context)

@@ -21,8 +21,11 @@ struct RunConfig {
     ModelSpec model;
     LayoutSpec layout;
     RunSpec run;
+    std::vector<std::string> notes;  // what of a config.json is not applied; for people only
 
-    bool operator==(const RunConfig&) const = default;
+    bool operator==(const RunConfig& other) const {
+        return model == other.model && layout == other.layout && run == other.run;
+    }
 };
 
 // NAME|FILE: a preset's name, a run file (.toml) or a Hugging Face config.json (.json). Overrides

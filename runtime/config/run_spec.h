@@ -32,7 +32,7 @@ struct TrainSpec {
     TrainDtype dtype = TrainDtype::fp32;
     double lr = 6e-4;
     double min_lr = 6e-5;
-    int64_t warmup_steps = 20;
+    int64_t warmup_steps = -1;  // as read, -1: 20, or steps if that is less
     LrSchedule lr_schedule = LrSchedule::cosine;
     int64_t decay_steps = 0;  // wsd: last steps, in which lr falls; as read, 0: a tenth of steps
     double beta1 = 0.9;
@@ -67,6 +67,7 @@ struct CheckpointSpec {
 };
 
 struct GenerateSpec {
+    int64_t context = 0;        // tokens the cache holds; as read, 0: max_position_embeddings
     int64_t prefill_chunk = 0;  // tokens of the prompt per pass; as read, 0: 64 or the context
 
     bool operator==(const GenerateSpec&) const = default;

@@ -126,8 +126,8 @@ std::vector<Setting> model_settings() {
          "size of the vocabulary"},
         {"model.hidden_size", FIELD(model.hidden_size), model, range(1, kMostSize), "",
          "width of the residual stream", "n_embd"},
-        {"model.num_hidden_layers", FIELD(model.num_hidden_layers), model, range(1, 1 << 16),
-         "blocks", "number of transformer blocks", "n_layer"},
+        {"model.num_hidden_layers", FIELD(model.num_hidden_layers), model, range(1, 4096), "blocks",
+         "number of transformer blocks", "n_layer"},
         {"model.num_attention_heads", FIELD(model.num_attention_heads), model, range(1, 1 << 16),
          "heads", "query heads; divides hidden_size", "n_head"},
         {"model.num_key_value_heads", FIELD(model.num_key_value_heads), model, range(0, 1 << 16),
@@ -225,7 +225,7 @@ std::vector<Setting> train_settings() {
          "sequences that pass through the model at once",
          "DeepSpeed: train_micro_batch_size_per_gpu"},
         {"batch.global_batch", FIELD(run.batch.global_batch), training, range(1, 1 << 30),
-         "sequences", "sequences of a step; a multiple of micro_batch",
+         "sequences", "sequences of a step; micro_batch times 1 to 65536",
          "DeepSpeed: train_batch_size"},
         {"train.steps", FIELD(run.train.steps), training, range(1, kMostSteps), "steps",
          "length of the run and of the learning rate's schedule"},
@@ -242,8 +242,8 @@ std::vector<Setting> train_settings() {
         {"train.lr", FIELD(run.train.lr), training, range(0, 100), "", "largest learning rate"},
         {"train.min_lr", FIELD(run.train.min_lr), training, range(0, 100), "",
          "learning rate at the end; at most lr"},
-        {"train.warmup_steps", FIELD(run.train.warmup_steps), training, range(0, kMostSteps),
-         "steps", "steps in which the learning rate rises linearly to lr"},
+        {"train.warmup_steps", FIELD(run.train.warmup_steps), training, range(-1, kMostSteps),
+         "steps", "steps of linear rise to lr, at most steps; -1: 20, or steps if that is less"},
         {"train.lr_schedule",
          CodedField{
              parse_lr_schedule,
@@ -279,7 +279,13 @@ std::vector<Setting> train_settings() {
 
 std::vector<Setting> process_settings() {
     return {
-        {"data.train", FIELD(run.data.train), training, {}, "path", "token ids to train on (.bin)"},
+        {"data.train",
+         FIELD(run.data.train),
+         training,
+         {},
+         "path",
+         "token ids to train on (PATH.bin); PATH.bin.json beside it says the bytes of an id: "
+         "{\"width\": 2}"},
         {"data.valid", FIELD(run.data.valid), training, {}, "path", "token ids to evaluate on"},
         {"checkpoint.dir",
          FIELD(run.checkpoint.dir),
@@ -299,8 +305,11 @@ std::vector<Setting> process_settings() {
          "auto: go on from the newest checkpoint in dir, if any; or from a folder"},
         {"checkpoint.chunk_bytes", FIELD(run.checkpoint.chunk_bytes), layout,
          size(1 << 10, 16 << 20), "bytes", "raw size of a chunk; a multiple of 16"},
+        {"generate.context", FIELD(run.generate.context), layout, range(0, kMostTokens), "tokens",
+         "prompt and new text that plumb-infer's key/value cache holds; 0: "
+         "max_position_embeddings"},
         {"generate.prefill_chunk", FIELD(run.generate.prefill_chunk), layout, range(0, 1 << 20),
-         "tokens", "tokens of a prompt per pass; 0: 64, or the context if that is less"},
+         "tokens", "tokens of a prompt per pass, at most the context; 0: 64"},
         {"run.device",
          FIELD(run.run.device),
          layout,

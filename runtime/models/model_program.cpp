@@ -191,7 +191,7 @@ class Recorder {
     // Prefill of one chunk of the prompt, and one decode step, both ending in a sampled token.
     void record_generate() {
         const int64_t context =
-            trains_ ? config_.run.batch.sequence_length : config_.model.max_position_embeddings;
+            trains_ ? config_.run.batch.sequence_length : config_.run.generate.context;
         const int64_t chunk = std::min(config_.run.generate.prefill_chunk, context);
         const ModelSpec& model = config_.model;
         const auto make = [&](const char* name, Dtype dtype, const Shape& shape, Role role) {

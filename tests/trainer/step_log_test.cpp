@@ -125,6 +125,22 @@ TEST_F(StepLogFile, LogEveryThinsTheConsoleOnly) {
     }
 }
 
+TEST_F(StepLogFile, AFileSystemThatCannotReserveIsSaidOnce) {
+    SaveReport report;
+    std::snprintf(report.directory.text, sizeof report.directory.text, "run/step-1");
+    StepLog log(path("run"), 0, 10);
+    log.saved(1, report);
+    report.reserved = false;
+    log.saved(2, report);
+    log.saved(3, report);
+    const std::string text = said();
+    const std::string note = "note: the file system of run/step-1 cannot reserve space";
+    const size_t at = text.find(note);
+    ASSERT_NE(at, std::string::npos) << text;
+    EXPECT_GT(at, text.find("saved step 2"));
+    EXPECT_EQ(text.find(note, at + 1), std::string::npos) << text;
+}
+
 TEST_F(StepLogFile, AResumeContinuesBehindItsStep) {
     const std::string kept =
         "{\"step\":1,\"loss\":1}\n{\"step\":2,\"loss\":1}\n{\"step\":2,\"valid_loss\":1}\n";

@@ -28,13 +28,24 @@ TEST_F(StopRequests, EachSignalIsNotedByName) {
     const struct {
         int signal;
         const char* name;
-    } cases[] = {{SIGUSR1, "SIGUSR1"}, {SIGTERM, "SIGTERM"}, {SIGINT, "SIGINT"}};
+    } cases[] = {
+        {SIGUSR1, "SIGUSR1"}, {SIGTERM, "SIGTERM"}, {SIGINT, "SIGINT"}, {SIGHUP, "SIGHUP"}};
     for (const auto& c : cases) {
         const StopRequest stop(folder_);
         ASSERT_EQ(::raise(c.signal), 0);
         EXPECT_STREQ(stop.asked(), c.name);
         EXPECT_STREQ(stop.asked(), c.name) << "a request stays until the run has ended";
     }
+}
+
+TEST_F(StopRequests, NohupIsRespected) {
+    ::signal(SIGHUP, SIG_IGN);
+    {
+        const StopRequest stop(folder_);
+        ASSERT_EQ(::raise(SIGHUP), 0);
+        EXPECT_EQ(stop.asked(), nullptr);
+    }
+    EXPECT_EQ(::signal(SIGHUP, SIG_DFL), SIG_IGN);
 }
 
 TEST_F(StopRequests, TheFileAsksOnce) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "formats/checkpoint_reader.h"
 #include "tests/trainer/train_folder.h"
 
 namespace plumb {
@@ -36,7 +37,7 @@ TEST_F(TrainRun, LearnsARepeatedText) {
 #ifdef PLUMB_SANITIZE
     EXPECT_EQ(output_.find("allocations after seal"), std::string::npos) << "nothing is counted";
 #else
-    EXPECT_NE(output_.find("allocations after seal: ours 0"), std::string::npos) << output_;
+    EXPECT_NE(output_.find("allocations after seal: 0\n"), std::string::npos) << output_;
 #endif
 }
 
@@ -90,6 +91,35 @@ TEST_F(TrainRun, ResumesFromANamedFolder) {
     EXPECT_EQ(train("--checkpoint.resume=nowhere"), 2);
     EXPECT_NE(error_.find("checkpoint.resume: no checkpoint in nowhere"), std::string::npos)
         << error_;
+}
+
+TEST_F(TrainRun, AnotherSequenceLengthGoesOnWhereTheTokensEnd) {
+    ASSERT_EQ(train("--train.stop_at=21"), 0) << error_;
+    const std::string shorter = "--batch.sequence_length=13 --train.stop_at=";
+    ASSERT_EQ(train(shorter + "22"), 0) << error_;
+    EXPECT_NE(output_.find("sequences now have 13 tokens: the data goes on after 104 of them, "
+                           "where 1344 tokens end\n"),
+              std::string::npos)
+        << output_;
+    EXPECT_EQ(log("loss").back()["tokens"].get<int>(), 1344 + 4 * 13);
+    const CheckpointReader saved(path("run/" + checkpoints().back()));
+    EXPECT_EQ(saved.record().sequences_consumed, 104 + 4);
+    ASSERT_EQ(train(shorter + "23"), 0) << error_;
+    EXPECT_EQ(output_.find("sequences now have"), std::string::npos) << output_;
+    const CheckpointReader again(path("run/" + checkpoints().back()));
+    EXPECT_EQ(again.record().sequences_consumed, 104 + 8);
+}
+
+TEST_F(TrainRun, ADropoutThatIsNotAppliedIsSaid) {
+    put("config.json", R"({"model_type": "gpt2", "vocab_size": 256, "n_embd": 32, "n_layer": 1,
+        "n_head": 2, "n_positions": 16, "resid_pdrop": 0.1, "attn_pdrop": 0, "embd_pdrop": 0.25})");
+    put("run.toml",
+        "model = \"config.json\"\n[train]\nsteps = 2\neval_every = 0\n"
+        "[data]\ntrain = \"data/train.bin\"\n");
+    ASSERT_EQ(train(), 0) << error_;
+    const std::string note =
+        "\nnote: config.json: dropout is not applied (embd_pdrop 0.25, resid_pdrop 0.1)\n";
+    EXPECT_NE(output_.find(note), std::string::npos) << output_;
 }
 
 TEST_F(TrainRun, NeverResumingStartsAnewElsewhere) {
@@ -164,6 +194,23 @@ TEST_F(TrainRun, ThreeStepsWithoutFiniteGradientsEndTheRun) {
     said(error_, "the last checkpoint is run/" + checkpoints().back());
 }
 
+TEST_F(TrainRun, TheLastGoodStepIsSavedWhenGradientsEndTheRun) {
+    const std::string diverging =
+        "--train.lr=100 --train.min_lr=100 --train.weight_decay=100 --train.warmup_steps=0 ";
+    EXPECT_EQ(train(diverging + "--checkpoint.dir=each --checkpoint.every=1"), 1);
+    EXPECT_EQ(train(diverging + "--checkpoint.every=50"), 1);
+    const size_t n = log("loss").size();
+    ASSERT_LT(n, 50u) << "no save was due";
+    ASSERT_EQ(digests().size(), 1u);
+    EXPECT_EQ(digests()[0], digests("each").at(n - 4)) << "three steps before the end";
+    EXPECT_NE(error_.find("the last checkpoint is run/" + checkpoints().at(0)), std::string::npos)
+        << error_;
+    ASSERT_EQ(train(diverging + "--train.stop_at=" + std::to_string(n - 2)), 0) << error_;
+    EXPECT_NE(output_.find("resumed at step " + std::to_string(n - 3)), std::string::npos);
+    EXPECT_EQ(train(diverging + "--checkpoint.dir=none --checkpoint.every=0"), 1);
+    EXPECT_EQ(checkpoints("none").size(), 0u);
+}
+
 TEST_F(TrainRun, SavesNothingWhenToldSo) {
     ASSERT_EQ(train("--train.steps=20 --checkpoint.every=0"), 0) << error_;
     EXPECT_EQ(log("loss").size(), 20u);
@@ -172,9 +219,22 @@ TEST_F(TrainRun, SavesNothingWhenToldSo) {
 }
 
 TEST_F(TrainRun, AlwaysSavesTheLastStep) {
-    ASSERT_EQ(train("--train.steps=7"), 0) << error_;
+    ASSERT_EQ(train("--train.steps=7 --train.warmup_steps=0"), 0) << error_;
     ASSERT_EQ(digests().size(), 1u);
     EXPECT_EQ(digests()[0].substr(0, 2), "7 ");
+}
+
+TEST_F(TrainRun, AClosedStandardOutputIsSaidOnceAndTheRunGoesOn) {
+    const std::string command = "cd " + folder_ +
+                                "; (" PLUMB_BIN_DIR
+                                "/plumb-train run.toml 2>stderr.txt; echo $? >code.txt) | true";
+    ASSERT_EQ(std::system(command.c_str()), 0);
+    EXPECT_EQ(contents_of(path("code.txt")), "0\n");
+    EXPECT_EQ(log("loss").size(), 100u);
+    EXPECT_EQ(digests().size(), 5u);
+    const std::string error = contents_of(path("stderr.txt"));
+    EXPECT_EQ(error.rfind("warning: cannot write to standard output: ", 0), 0u) << error;
+    EXPECT_EQ(std::count(error.begin(), error.end(), '\n'), 1) << error;
 }
 
 TEST_F(TrainRun, AFailedSaveIsSaidAndTheRunGoesOn) {
@@ -205,6 +265,8 @@ TEST_F(TrainRun, WhatIsWrongIsSaidBeforeTheFirstStep) {
         {"--train.eval_every=5 --data.valid=words.bin", 2, "65535"},
         {"--batch.sequence_length=16 --train.stps=5", 2, "train.steps"},
         {"--run.memory=1MiB", 3, "run.memory"},
+        {"--checkpoint.dir=run.toml", 2, "checkpoint.dir: run.toml is a file"},
+        {"--checkpoint.resume=run.toml", 2, "checkpoint.resume: run.toml is a file"},
         {"--checkpoint.dir=/proc/plumb", 4, "/proc/plumb"},
     };
     for (const auto& c : cases) {
@@ -216,7 +278,7 @@ TEST_F(TrainRun, WhatIsWrongIsSaidBeforeTheFirstStep) {
 }
 
 TEST_F(TrainRun, ACheckpointOfAnotherModelIsRefused) {
-    ASSERT_EQ(train("--train.steps=5"), 0) << error_;
+    ASSERT_EQ(train("--train.steps=5 --train.warmup_steps=0"), 0) << error_;
     EXPECT_EQ(train("--model.num_hidden_layers=3"), 2);
     EXPECT_NE(error_.find("is of another model"), std::string::npos) << error_;
     EXPECT_NE(error_.find("num_hidden_layers: 2 in the checkpoint, 3 now"), std::string::npos)
@@ -231,7 +293,7 @@ TEST_F(TrainRun, ATerminalHasABarBelowItsLines) {
     if (child == 0) {
         if (::chdir(folder_.c_str()) == 0)
             ::execl(PLUMB_BIN_DIR "/plumb-train", "plumb-train", "run.toml", "--train.steps=4",
-                    nullptr);
+                    "--train.warmup_steps=0", nullptr);
         ::_exit(127);
     }
     std::string text;
@@ -264,7 +326,8 @@ TEST_F(TrainRun, PeakMemoryIsThePlan) {
     GTEST_SKIP() << "the sanitizer's own shadow memory is many times the plan";
 #endif
     ASSERT_EQ(train("--model.hidden_size=512 --model.num_hidden_layers=6 "
-                    "--model.num_attention_heads=8 --train.steps=1 --batch.micro_batch=1 "
+                    "--model.num_attention_heads=8 --train.steps=1 --train.warmup_steps=0 "
+                    "--batch.micro_batch=1 "
                     "--batch.global_batch=1 --train.eval_every=1"),
               0)
         << error_;

@@ -89,7 +89,8 @@ TEST_F(TrainStop, SignalsSaveAndEnd) {
     const struct {
         int signal;
         const char* name;
-    } cases[] = {{SIGTERM, "SIGTERM"}, {SIGUSR1, "SIGUSR1"}, {SIGINT, "SIGINT"}};
+    } cases[] = {
+        {SIGTERM, "SIGTERM"}, {SIGUSR1, "SIGUSR1"}, {SIGINT, "SIGINT"}, {SIGHUP, "SIGHUP"}};
     for (const auto& c : cases) {
         std::filesystem::remove_all(path("run"));
         start();

@@ -135,7 +135,7 @@ TEST(HfConfig, WrongTypesNameBoth) {
 
 TEST(HfConfig, RangesAndOverflow) {
     EXPECT_EQ(error_in(with(kGpt2, "\"n_layer\": 12", "\"n_layer\": -1")),
-              "c.json: n_layer: model.num_hidden_layers is -1; it must be from 1 to 65536");
+              "c.json: n_layer: model.num_hidden_layers is -1; it must be from 1 to 4096");
     EXPECT_EQ(error_in(with(kGpt2, "\"n_layer\": 12", "\"n_layer\": 18446744073709551615")),
               "c.json: n_layer: the integer 18446744073709551615 does not fit 63 bits");
     EXPECT_EQ(error_in(with(kGpt2, "\"n_head\": 12", "\"n_head\": 11")),

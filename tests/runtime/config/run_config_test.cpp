@@ -67,6 +67,7 @@ every = 0
 resume = "never"
 chunk_bytes = "64KiB"
 [generate]
+context = 32
 prefill_chunk = 16
 [run]
 device = "cpu-avx512"
@@ -86,6 +87,7 @@ memory = "1.5GiB"
     EXPECT_EQ(c.run.data.train, "data/train.bin");
     EXPECT_EQ(c.run.checkpoint.every, 0);
     EXPECT_EQ(c.run.checkpoint.chunk_bytes, 65536);
+    EXPECT_EQ(c.run.generate.context, 32);
     EXPECT_EQ(c.run.generate.prefill_chunk, 16);
     EXPECT_EQ(c.run.run.device, "cpu-avx512");
     EXPECT_EQ(c.run.run.memory, int64_t{3} << 29);
@@ -227,10 +229,10 @@ TEST(RunConfig, OverflowIsAnError) {
     EXPECT_NE(override_error("--run.memory=99999999TiB").find("does not fit 63 bits"),
               std::string::npos);
     const std::vector<std::string> huge = {
-        "--model.vocab_size=2147483647", "--model.hidden_size=16777216",
-        "--model.num_hidden_layers=65536", "--model.num_attention_heads=65536",
-        "--model.intermediate_size=16777216"};
-    EXPECT_NE(error_of([&] { load_run("tiny", huge); }).find("does not fit 63 bits"),
+        "--model.vocab_size=2147483647",  "--model.hidden_size=16777216",
+        "--model.num_hidden_layers=4096", "--model.num_attention_heads=65536",
+        "--model.head_dim=65536",         "--model.intermediate_size=16777216"};
+    EXPECT_NE(error_of([&] { load_run("llama2-7b", huge); }).find("does not fit 63 bits"),
               std::string::npos);
     EXPECT_NE(error_of([] {
                   load_run("llama2-7b",
@@ -265,6 +267,17 @@ TEST(RunConfig, SettingsThatMustAgree) {
     EXPECT_EQ(
         override_error("--batch.sequence_length=257"),
         "tiny: batch.sequence_length is 257; it must be at most max_position_embeddings, 256");
+    EXPECT_EQ(override_error("--batch.global_batch=262148"),
+              "tiny: batch.global_batch is 262148 and batch.micro_batch 4: 65537 micro-batches; a "
+              "step has at most 65536");
+    EXPECT_EQ(override_error("--model.num_hidden_layers=4097"),
+              "--model.num_hidden_layers=4097: model.num_hidden_layers is 4097; it must be from 1 "
+              "to 4096");
+    EXPECT_EQ(override_error("--checkpoint.dir="),
+              "tiny: checkpoint.dir is empty; it must name a folder, . for the current one");
+    EXPECT_EQ(override_error("--train.warmup_steps=201"),
+              "tiny: train.warmup_steps is 201; it must be at most train.steps, 200");
+    load_run("tiny", {"--train.warmup_steps=200", "--batch.global_batch=262144"});
     EXPECT_EQ(override_error("--train.min_lr=1"),
               "tiny: train.min_lr is 1; it must be at most train.lr, 0.0006");
     EXPECT_EQ(
@@ -272,12 +285,20 @@ TEST(RunConfig, SettingsThatMustAgree) {
         "tiny: train.loss_chunk is 1025; it must be at most the tokens of a micro-batch, 1024");
     EXPECT_EQ(override_error("--checkpoint.chunk_bytes=1030"),
               "tiny: checkpoint.chunk_bytes is 1030; it must be a multiple of 16");
+    EXPECT_EQ(override_error("--generate.context=257"),
+              "tiny: generate.context is 257; it must be at most max_position_embeddings, 256");
     EXPECT_EQ(
         override_error("--generate.prefill_chunk=300"),
         "tiny: generate.prefill_chunk is 300; it must be at most max_position_embeddings, 256");
     EXPECT_EQ(override_error("--model.rope_theta=10000"),
               "--model.rope_theta=10000: model.rope_theta is not a setting of model_type gpt2");
     load_run("llama2-7b", {"--batch.sequence_length=8192"});  // RoPE has no table to end
+}
+
+TEST(RunConfig, AShortRunHasAShortWarmUp) {
+    EXPECT_EQ(load_run("tiny").run.train.warmup_steps, 20);
+    EXPECT_EQ(load_run("tiny", {"--train.steps=5"}).run.train.warmup_steps, 5);
+    EXPECT_EQ(load_run("tiny", {"--train.warmup_steps=0"}).run.train.warmup_steps, 0);
 }
 
 TEST(RunConfig, TextMustBePrintable) {

@@ -110,6 +110,19 @@ TEST(ModelProgram, PhasesOfTrainingAndGeneration) {
     }
 }
 
+TEST(ModelProgram, TheCacheHoldsTheContextAskedFor) {
+    const Program program = program_of("tiny", {"--generate.context=24"}, Purpose::generate);
+    int caches = 0;
+    for (const Tensor& tensor : program.tensors) {
+        if (tensor.role != Role::kv_cache) continue;
+        ++caches;
+        EXPECT_EQ(tensor.shape.dim[1], 24) << tensor.name;
+    }
+    EXPECT_EQ(caches, 2 * load_run("tiny").model.num_hidden_layers);
+    const Tensor& prompt = program.tensors[static_cast<size_t>(program.io.prompt_tokens)];
+    EXPECT_EQ(prompt.shape.dim[1], 24) << "a chunk of 64 is cut to the context";
+}
+
 TEST(ModelProgram, EvaluationSavesNothing) {
     const Program program = program_of("llama2-7b", {});
     const Section& s =

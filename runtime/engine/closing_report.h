@@ -1,0 +1,29 @@
+// The lines with which a program that ran a model ends: what the process held at most beside what
+// the plan said, and what was allocated after seal. The peak is the largest of samples taken where
+// memory may have grown (after load, after each step), so that pages of mapped files, which can be
+// dropped at any time, are kept apart from those that cannot.
+// Path: hot.
+#pragma once
+
+#include "runtime/exec/seal.h"
+#include "runtime/plan/plan.h"
+
+namespace plumb {
+
+class PeakMemory {
+  public:
+    // Allocates nothing.
+    void sample() noexcept;
+    int64_t resident_bytes() const { return resident_bytes_; }  // anonymous and shared
+    int64_t file_bytes() const { return file_bytes_; }
+
+  private:
+    int64_t resident_bytes_ = 0;
+    int64_t file_bytes_ = 0;
+};
+
+// Two lines, the second only where seal is enforced. `counts` were taken while sealed or later.
+void print_closing_report(int fd, const Plan& plan, const PeakMemory& peak,
+                          const AllocationCounts& counts);
+
+}  // namespace plumb
