@@ -28,8 +28,8 @@ bool open_newest(const std::string& directory, const std::function<void(Checkpoi
         load(reader);
         return true;
     }
-    return load_newest(directory, load, [&](const std::string& path, const std::string& why) {
-        if (notes != nullptr) notes->push_back(fmt::format("passed over {}: {}", path, why));
+    return load_newest(directory, load, [&](const std::string& path, const CheckpointDamage& why) {
+        if (notes != nullptr) notes->push_back(fmt::format("passed over {}: {}", path, why.what()));
     });
 }
 
