@@ -1,12 +1,15 @@
 #include "runtime/engine/state_io.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
@@ -20,16 +23,22 @@ bool is_step_folder(const std::string& path) {
     return ::stat((path + "/" + kManifestName).c_str(), &info) == 0;
 }
 
+struct PassedOver {
+    std::string path;
+    std::string why;
+    bool lasting;
+};
+
 // Hands the newest readable checkpoint of a run folder, or a step folder itself, to `load`.
 bool open_newest(const std::string& directory, const std::function<void(CheckpointReader&)>& load,
-                 std::vector<std::string>* notes) {
+                 std::vector<PassedOver>* passed) {
     if (is_step_folder(directory)) {
         CheckpointReader reader(directory);
         load(reader);
         return true;
     }
     return load_newest(directory, load, [&](const std::string& path, const CheckpointDamage& why) {
-        if (notes != nullptr) notes->push_back(fmt::format("passed over {}: {}", path, why.what()));
+        if (passed != nullptr) passed->push_back({path, why.what(), why.lasting()});
     });
 }
 
@@ -67,11 +76,41 @@ StateIo::StateIo(Session& session)
     throw_if_failed(check_codec_contexts());
 }
 
+StateIo::~StateIo() {
+    if (lock_fd_ >= 0) ::close(lock_fd_);
+}
+
+// The lock goes with the process, however it ends; the file stays, since another may be waiting to
+// open it.
+void StateIo::lock_folder() {
+    const std::string path = directory_ + "/" + kLockName;
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0 && ::flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        lock_fd_ = fd;
+        return;
+    }
+    const int code = errno;
+    if (fd >= 0) ::close(fd);
+    if (code == EWOULDBLOCK)
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint.dir: {} is in use by another training, which holds {}: "
+                                "wait for its end or name another folder",
+                                directory_, path));
+    throw Error(ExitCode::io,
+                fmt::format("checkpoint.dir: cannot lock {}: {}", path, std::strerror(code)));
+}
+
 void StateIo::prepare_folder() {
+    if (lock_fd_ >= 0) return;
     make_directory(directory_);
     if (::access(directory_.c_str(), W_OK | X_OK) != 0)
         throw Error(ExitCode::io, fmt::format("checkpoint.dir: cannot write to {}: {}", directory_,
                                               std::strerror(errno)));
+    lock_folder();
+}
+
+void StateIo::remove_unfinished() {
+    CHECK_NOTE(lock_fd_ >= 0, "another process may be saving there");
     int removed = 0;
     throw_if_failed(remove_uncommitted(posix_files(), directory_.c_str(), run_, &removed));
 }
@@ -106,14 +145,34 @@ CodecStaging StateIo::staging(OpKind kind, ByteSpan* index) const {
 
 LoadReport StateIo::load(const std::string& directory) {
     LoadReport report;
+    std::vector<PassedOver> passed;
     report.found = open_newest(
         directory,
         [&](CheckpointReader& reader) {
             report.path = reader.path();
             load_tensors(reader, &report);
         },
-        &report.notes);
+        &passed);
+    // Only now that an older one has been loaded: were all of them set aside, the next start would
+    // find none and begin a new run.
+    std::error_code unknown;
+    const bool ours = lock_fd_ >= 0 && std::filesystem::equivalent(directory, directory_, unknown);
+    for (const PassedOver& p : passed)
+        report.notes.push_back(fmt::format("passed over {}: {}{}", p.path, p.why,
+                                           ours ? set_aside(p.path, p.lasting) : ""));
     return report;
+}
+
+// What is to be said of it. One that keeps its name is kept beside the number that retention keeps.
+std::string StateIo::set_aside(const std::string& path, bool lasting) {
+    const std::string name = path.substr(path.rfind('/') + 1);
+    Status status;
+    if (lasting) status = set_aside_step(posix_files(), directory_.c_str(), name.c_str());
+    if (lasting && status.ok())
+        return fmt::format("; it is now {}/{}{}, for you to look at or delete", directory_,
+                           kDamagedPrefix, name);
+    ++unreadable_count_;
+    return lasting ? fmt::format("; {}", status.message) : "";
 }
 
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
@@ -202,7 +261,8 @@ Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
 
 Status StateIo::prune(int* removed) noexcept {
     return keep_newest(posix_files(), directory_.c_str(), run_,
-                       static_cast<int>(session_.config().run.checkpoint.keep), 0, removed);
+                       static_cast<int>(session_.config().run.checkpoint.keep) + unreadable_count_,
+                       0, removed);
 }
 
 RunConfig config_of_checkpoint(const std::string& directory,
