@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
@@ -42,14 +43,22 @@ bool open_newest(const std::string& directory, const std::function<void(Checkpoi
     });
 }
 
-void make_directory(const std::string& path) {
-    for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
-        const std::string part = path.substr(0, slash);
-        if (::mkdir(part.c_str(), 0777) != 0 && errno != EEXIST)
-            throw Error(ExitCode::io, fmt::format("checkpoint.dir: cannot make folder {}: {}", part,
-                                                  std::strerror(errno)));
-        if (slash == std::string::npos) return;
-    }
+// Fails for checkpoint.dir: exit code 2 where another name would help.
+void check_folder(const Status& status) {
+    if (status.ok()) return;
+    const bool bad_name = status.code == StatusCode::bad_argument ||
+                          status.system_errno == ENOTDIR || status.system_errno == ENAMETOOLONG;
+    throw Error(bad_name ? ExitCode::bad_input : ExitCode::io,
+                fmt::format("checkpoint.dir: {}", status.message));
+}
+
+// Fails for a folder in which the longest path of a step's files would not fit.
+void check_path_length(const std::string& directory) {
+    Path step;
+    Path file;
+    const FileName widest = step_directory_name(std::numeric_limits<int64_t>::max(), 0);
+    check_folder(join_path(directory.c_str(), widest.text, &step));
+    check_folder(join_path(step.text, data_file_name(0).text, &file));
 }
 
 }  // namespace
@@ -102,7 +111,13 @@ void StateIo::lock_folder() {
 
 void StateIo::prepare_folder() {
     if (lock_fd_ >= 0) return;
-    make_directory(directory_);
+    check_path_length(directory_);
+    check_folder(make_directories(posix_files(), directory_.c_str()));
+    struct stat info;
+    if (::stat(directory_.c_str(), &info) == 0 && !S_ISDIR(info.st_mode))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint.dir: {} is a file; the files of a run need a folder",
+                                directory_));
     if (::access(directory_.c_str(), W_OK | X_OK) != 0)
         throw Error(ExitCode::io, fmt::format("checkpoint.dir: cannot write to {}: {}", directory_,
                                               std::strerror(errno)));

@@ -42,7 +42,7 @@ class StateIo {
     // Makes the folder and locks it for the life of this object: of two that save there, each would
     // take the other's save in progress for one that was interrupted. Throws Error: bad_input when
     // it is another's, a file, or too long a name for the files of a step; io when it cannot be
-    // written. Call before load and save; inference, which changes nothing there, does not.
+    // made or written. Call before load and save; inference, which changes nothing there, does not.
     void prepare_folder();
 
     // Removes what an interrupted save of this run left in the prepared folder. Call after load,

@@ -166,5 +166,36 @@ TEST_F(StateIoTest, AFolderHasOneTraining) {
     EXPECT_FALSE(fs::exists(unfinished));
 }
 
+TEST_F(StateIoTest, AFolderThatCannotHoldARunIsFoundBeforeIt) {
+    write_bytes(temporary.path() + "/file", {'x'});
+    const struct {
+        std::string folder, part;
+    } cases[] = {
+        {temporary.path() + "/file", "is a file"},
+        {temporary.path() + "/file/run", "Not a directory"},
+        {temporary.path() + "/" + std::string(300, 'x'), "File name too long"},
+        {temporary.path() + std::string(480, '/') + std::string(480, '/'), "bytes, at most 1023"},
+    };
+    for (const auto& c : cases) {
+        config.run.checkpoint.dir = c.folder;
+        Session session(config, Purpose::train);
+        StateIo state(session);
+        const std::string text = error_of(ExitCode::bad_input, [&] { state.prepare_folder(); });
+        EXPECT_HAS(text, "checkpoint.dir: ");
+        EXPECT_HAS(text, c.part);
+    }
+    // The longest folder that is taken can be saved to.
+    config.run.checkpoint.dir = temporary.path() + "/";
+    const auto room =
+        static_cast<size_t>(kPathBytesMax - 1 - 49) - config.run.checkpoint.dir.size();
+    for (size_t i = 0; i < room; ++i)
+        config.run.checkpoint.dir += i % 100 == 99 && i + 1 < room ? '/' : 'x';
+    Session session(config, Purpose::train);
+    session.run_phase(PhaseKind::initialise);
+    StateIo state(session);
+    state.prepare_folder();
+    save_step(state, std::numeric_limits<int64_t>::max());
+}
+
 }  // namespace
 }  // namespace plumb
