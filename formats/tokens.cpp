@@ -144,15 +144,21 @@ TokenFileInfo parse_token_sidecar(const std::string& text, const std::string& pa
     return info;
 }
 
+bool read_token_sidecar(const std::string& token_path, TokenFileInfo* info) {
+    const std::string path = token_sidecar_path(token_path);
+    std::string text;
+    if (!read_sidecar(path, &text)) return false;
+    *info = parse_token_sidecar(text, path);
+    return true;
+}
+
 TokenFile::TokenFile(const std::string& path, int32_t width) : path_(path) {
     if (width != 0 && !valid_width(width))
         fail("token width " + std::to_string(width) + " for " + path + " is not 1, 2 or 4 bytes");
     map();
     try {
         const std::string sidecar = token_sidecar_path(path);
-        std::string text;
-        if (read_sidecar(sidecar, &text)) {
-            info_ = parse_token_sidecar(text, sidecar);
+        if (read_token_sidecar(path, &info_)) {
             if (width != 0 && width != info_.width)
                 fail("token width " + std::to_string(width) + " was asked for " + path + ", but " +
                      sidecar + " says " + std::to_string(info_.width));

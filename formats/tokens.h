@@ -58,5 +58,7 @@ std::string token_sidecar_path(const std::string& token_path);
 // Text of a sidecar, and back; `path` names the file in errors.
 std::string format_token_sidecar(const TokenFileInfo& info);
 TokenFileInfo parse_token_sidecar(const std::string& text, const std::string& path);
+// The sidecar of a token file; false when there is none. Throws Error as parsing does.
+bool read_token_sidecar(const std::string& token_path, TokenFileInfo* info);
 
 }  // namespace plumb
