@@ -192,8 +192,10 @@ std::string StateIo::set_aside(const std::string& path, bool lasting) {
 
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
     const std::string settings(reader.settings());
-    if (!(reader.record().model_hash == model_hash_)) {
-        const RunConfig saved = parse_settings_text(settings, reader.path());
+    const RunConfig saved = parse_settings_text(settings, reader.path());
+    // Both hashed by this program: the saved hash does not know of settings that came later, whose
+    // defaults are what the model was then.
+    if (!(model_hash(saved) == model_hash_)) {
         std::string lines;
         for (const std::string& line :
              differing_settings(settings_text(saved, HashGroup::model),
@@ -202,15 +204,14 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
         throw Error(ExitCode::bad_input,
                     fmt::format("checkpoint {} is of another model:{}", reader.path(), lines));
     }
-    // The planned staging is for this run's chunk size; another run's checkpoint may have larger
-    // chunks, for which memory outside the arenas serves until the load is over.
-    CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
-    const CodecStagingBytes needed = reader.staging_bytes();
-    const bool fits =
-        needed.raw <= staging.raw.size_bytes && needed.planes <= staging.planes.size_bytes &&
-        needed.stored <= staging.stored.size_bytes && needed.context <= staging.context.size_bytes;
-    const OwnedStaging larger(fits ? CodecStagingBytes{} : needed);
-    if (!fits) staging = larger.spans();
+    const int64_t chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
+    if (reader.header().chunk_bytes_max > chunk_bytes)
+        throw Error(ExitCode::does_not_fit,
+                    fmt::format("checkpoint {} has chunks of {} bytes, the memory planned for "
+                                "reading is for checkpoint.chunk_bytes = {}: set it to {}",
+                                reader.path(), reader.header().chunk_bytes_max, chunk_bytes,
+                                reader.header().chunk_bytes_max));
+    const CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
     session_.run_phase(PhaseKind::load);
     for (size_t i = 0; i < records_.size(); ++i) {
         const int64_t tensor = reader.find(records_[i].stream, records_[i].name);
@@ -231,7 +232,6 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
         throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
                                            reader.path(), to_hex(digest()),
                                            to_hex(report->digest)));
-    const RunConfig saved = parse_settings_text(settings, reader.path());
     report->differences = differing_settings(settings_text(saved, HashGroup::training),
                                              settings_text(session_.config(), HashGroup::training));
 }

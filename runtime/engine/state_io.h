@@ -55,7 +55,8 @@ class StateIo {
     void refuse_later_steps(int64_t step) const;
 
     // Reads the newest valid checkpoint of `directory` (or the one that `directory` itself is).
-    // Throws Error when the model differs, or when there are checkpoints but none is valid.
+    // Throws Error when the model differs (bad_input), when the chunks are larger than this run's
+    // checkpoint.chunk_bytes (does_not_fit), or when there are checkpoints but none is valid (io).
     // Parameters alone when the session does not train. Those found damaged on the way to a valid
     // one get other names when the folder is the prepared one, so that retention does not count
     // them as kept.

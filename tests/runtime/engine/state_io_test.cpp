@@ -197,5 +197,56 @@ TEST_F(StateIoTest, AFolderThatCannotHoldARunIsFoundBeforeIt) {
     save_step(state, std::numeric_limits<int64_t>::max());
 }
 
+// Replaces the model hash in a checkpoint's two records and the hashes over them, as a program that
+// hashes the same settings otherwise would have written them.
+void set_model_hash(const std::string& step, Hash128 model_hash) {
+    const auto change = [&]<typename Header>(const std::string& path, Header header) {
+        std::vector<uint8_t> bytes = read_bytes(path);
+        std::memcpy(&header, bytes.data(), sizeof header);
+        header.record.model_hash = model_hash;
+        header.own_hash = hash128(&header, offsetof(Header, own_hash));
+        std::memcpy(bytes.data(), &header, sizeof header);
+        write_bytes(path, bytes);
+    };
+    change(step + "/MANIFEST", ManifestHeader{});
+    change(step + "/data-00000.pck", DataHeader{});
+}
+
+TEST_F(StateIoTest, ModelsAreComparedByTheirSettings) {
+    save({40});
+    set_model_hash(step_path(40), {1, 2});
+    {
+        Session session(config, Purpose::train);
+        StateIo state(session);
+        const LoadReport report = state.load(folder);
+        EXPECT_EQ(report.record.step, 40);
+        EXPECT_EQ(report.record.model_hash, (Hash128{1, 2})) << "the file was changed";
+        EXPECT_TRUE(report.differences.empty());
+    }
+    config = small_config(ModelType::gpt2, 65, 16, folder);
+    set_model_hash(step_path(40), model_hash(config));
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    EXPECT_HAS(error_of(ExitCode::bad_input, [&] { state.load(folder); }),
+               "vocab_size: 64 in the checkpoint, 65 now");
+}
+
+TEST_F(StateIoTest, LargerChunksThanPlannedAreRefused) {
+    config.run.checkpoint.chunk_bytes = 8192;
+    save({40});
+    config.run.checkpoint.chunk_bytes = 4096;
+    {
+        Session session(config, Purpose::train);
+        StateIo state(session);
+        const std::string text = error_of(ExitCode::does_not_fit, [&] { state.load(folder); });
+        EXPECT_HAS(text, step_path(40) + " has chunks of 8192 bytes");
+        EXPECT_HAS(text, "checkpoint.chunk_bytes = 4096: set it to 8192");
+    }
+    config.run.checkpoint.chunk_bytes = 16384;
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    EXPECT_EQ(state.load(folder).record.step, 40);
+}
+
 }  // namespace
 }  // namespace plumb
