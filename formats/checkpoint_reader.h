@@ -3,7 +3,8 @@
 // and only then decodes it, in the caller's staging. Damage throws CheckpointDamage, which
 // load_newest answers by taking the step before, as other I/O errors do not; whether the model is
 // the right one is for the caller to decide from record() and settings(). Allocates its index: use
-// before seal. Path: cold.
+// before seal.
+// Path: cold.
 #pragma once
 
 #include <functional>

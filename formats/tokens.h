@@ -4,7 +4,8 @@
 // "tokenizer": name}. {"width": 2} suffices: the count follows from the size, and the largest id is
 // found by one pass in any case, since a wrong one would end a training in its midst. What is
 // stated is compared. A file without sidecar is read with a width stated by the caller. The file
-// must not change while it is mapped. Path: hot.
+// must not change while it is mapped.
+// Path: hot.
 #pragma once
 
 #include <string>
