@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "formats/checkpoint_validate.h"
@@ -184,6 +185,17 @@ Status remove_step(const FileLayer& files, const char* directory, const char* na
     } while (context.removed > 0 && context.status.ok());
     if (!context.status.ok()) return context.status;
     status = remove_directory(files, step_path.text);
+    return status.ok() ? sync_directory(files, directory) : status;
+}
+
+Status set_aside_step(const FileLayer& files, const char* directory, const char* name) noexcept {
+    FileName damaged_name;
+    Path from;
+    Path to;
+    std::snprintf(damaged_name.text, sizeof damaged_name.text, "%s%s", kDamagedPrefix, name);
+    Status status = join_path(directory, name, &from);
+    if (status.ok()) status = join_path(directory, damaged_name.text, &to);
+    if (status.ok()) status = rename_file(files, from.text, to.text);
     return status.ok() ? sync_directory(files, directory) : status;
 }
 

@@ -32,6 +32,10 @@ Status list_steps(const FileLayer& files, const char* directory, VisitStep visit
 // Removes a step directory: MANIFEST, fsync, data files, the directory itself, fsync of parent.
 Status remove_step(const FileLayer& files, const char* directory, const char* name) noexcept;
 
+// Renames a step directory to damaged-NAME, durably: nothing loads, counts or removes it from then
+// on, and a person can look at it. Fails when that name is taken.
+Status set_aside_step(const FileLayer& files, const char* directory, const char* name) noexcept;
+
 // Removes committed checkpoints of `run` but the `keep` newest (at least 2) and those whose step is
 // a multiple of keep_every (0: none). *removed counts them.
 Status keep_newest(const FileLayer& files, const char* directory, const Uuid& run, int keep,

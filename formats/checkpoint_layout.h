@@ -34,6 +34,8 @@ inline constexpr uint32_t kFileCountMax = 1 << 20;
 inline constexpr char kManifestName[] = "MANIFEST";
 inline constexpr char kManifestTemporaryName[] = "MANIFEST.tmp";
 inline constexpr char kLatestName[] = "LATEST";
+inline constexpr char kLockName[] = "LOCK";
+inline constexpr char kDamagedPrefix[] = "damaged-";
 
 // Identity of a run, kept over resumes (RFC 9562 version 4).
 struct Uuid {

@@ -257,9 +257,10 @@ std::vector<StepEntry> find_steps(const std::string& directory, const FileLayer&
 
 bool load_newest(
     const std::string& directory, const std::function<void(CheckpointReader&)>& load,
-    const std::function<void(const std::string& path, const std::string& why)>& skipped,
+    const std::function<void(const std::string& path, const CheckpointDamage& why)>& skipped,
     const FileLayer& files) {
     const std::vector<StepEntry> steps = find_steps(directory, files);
+    std::string newest;
     for (const StepEntry& entry : steps) {
         const std::string path = directory + "/" + entry.name;
         try {
@@ -268,12 +269,13 @@ bool load_newest(
             load(reader);
             return true;
         } catch (const CheckpointDamage& damage) {
-            skipped(path, damage.what());
+            if (newest.empty()) newest = damage.what();
+            skipped(path, damage);
         }
     }
     if (steps.empty()) return false;
     throw Error(ExitCode::io, directory + ": none of its " + std::to_string(steps.size()) +
-                                  " checkpoints can be read");
+                                  " checkpoints can be read; the newest: " + newest);
 }
 
 OwnedStaging::OwnedStaging(const CodecStagingBytes& bytes)

@@ -1,8 +1,9 @@
 // Reads checkpoints. Opening one reads and validates every structure (manifest, headers, indexes,
 // tiling) before any tensor byte; reading a box verifies each chunk's hash over its stored bytes
-// and only then decodes it, in the caller's staging. Damage and I/O errors throw CheckpointDamage,
-// which load_newest answers by taking the step before; whether the model is the right one is for
-// the caller to decide from record() and settings(). Allocates its index: use before seal.
+// and only then decodes it, in the caller's staging. Damage throws CheckpointDamage, which
+// load_newest answers by taking the step before, as other I/O errors do not; whether the model is
+// the right one is for the caller to decide from record() and settings(). Allocates its index: use
+// before seal.
 // Path: cold.
 #pragma once
 
@@ -79,11 +80,11 @@ std::vector<StepEntry> find_steps(const std::string& directory,
 
 // Opens the newest checkpoint and hands it to `load`; when opening or loading throws
 // CheckpointDamage, calls `skipped` (which checkpoint, why) and takes the one before. Other errors
-// of `load` (wrong model) pass through. Returns false when there is none at all; throws when there
-// are some but none is readable.
+// (wrong model, no permission) pass through. Returns false when there is none at all; throws when
+// there are some but none is readable.
 bool load_newest(
     const std::string& directory, const std::function<void(CheckpointReader&)>& load,
-    const std::function<void(const std::string& path, const std::string& why)>& skipped,
+    const std::function<void(const std::string& path, const CheckpointDamage& why)>& skipped,
     const FileLayer& files = posix_files());
 
 // Memory for a reader's or writer's staging, for cold callers and tools.

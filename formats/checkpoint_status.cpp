@@ -1,5 +1,6 @@
 #include "formats/checkpoint_status.h"
 
+#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -37,6 +38,9 @@ void throw_if_failed(const Status& status) {
         case StatusCode::ok:
             return;
         case StatusCode::io:
+            if (status.system_errno != ENOENT && status.system_errno != EIO)
+                throw Error(ExitCode::io, status.message);
+            throw CheckpointDamage(status.message, status.system_errno == ENOENT);
         case StatusCode::damaged:
             throw CheckpointDamage(status.message);
         case StatusCode::unsupported:

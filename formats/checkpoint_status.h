@@ -33,12 +33,20 @@ Status io_failure(int system_errno, const char* format, ...) noexcept
     __attribute__((format(printf, 2, 3)));
 
 // A checkpoint that cannot be read back: loading falls back to the step before. Exit code 4.
+// It is lasting when bytes or files are not there any more; a disk's read error may pass.
 class CheckpointDamage : public Error {
   public:
-    explicit CheckpointDamage(const std::string& message) : Error(ExitCode::io, message) {}
+    explicit CheckpointDamage(const std::string& message, bool lasting = true)
+        : Error(ExitCode::io, message), lasting_(lasting) {}
+    bool lasting() const { return lasting_; }
+
+  private:
+    bool lasting_;
 };
 
-// Throws CheckpointDamage for io and damaged, Error (exit 2) for the others.
+// Throws CheckpointDamage for damaged bytes, a missing file (ENOENT) and a read error (EIO). Other
+// system errors (no permission, no descriptor or memory left) say nothing of the checkpoint: Error
+// with exit code 4. The others: Error with exit code 2.
 void throw_if_failed(const Status& status);
 
 }  // namespace plumb

@@ -167,6 +167,27 @@ Status make_directory(const FileLayer& files, const char* path) noexcept {
     return {};
 }
 
+Status make_directories(const FileLayer& files, const char* path) noexcept {
+    Path part;
+    Path parent = {{path[0] == '/' ? '/' : '.'}};
+    for (const char* at = path; *at != '\0';) {
+        at += std::strspn(at, "/");
+        const char* end = at + std::strcspn(at, "/");
+        if (end == at) break;  // slashes at the end
+        const auto length = static_cast<int>(end - path);
+        if (length >= kPathBytesMax)
+            return failure(StatusCode::bad_argument, "path %.100s... has %zu bytes, at most %d fit",
+                           path, std::strlen(path), kPathBytesMax - 1);
+        std::snprintf(part.text, sizeof part.text, "%.*s", length, path);
+        Status status = make_directory(files, part.text);
+        if (status.ok()) status = sync_directory(files, parent.text);
+        if (!status.ok() && status.system_errno != EEXIST) return status;
+        parent = part;
+        at = end;
+    }
+    return {};
+}
+
 Status rename_file(const FileLayer& files, const char* from, const char* to) noexcept {
     if (uninterrupted([&] { return files.rename(files.context, from, to); }) < 0)
         return io_failure(errno, "cannot rename %s to %s", from, to);

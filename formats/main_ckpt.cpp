@@ -13,6 +13,13 @@
 namespace plumb {
 namespace {
 
+constexpr const char* kExample =
+    "Examples:\n"
+    "  plumb-ckpt inspect run                                    the newest checkpoint in run\n"
+    "  plumb-ckpt inspect --settings run > run.toml              what it was trained with\n"
+    "  plumb-ckpt verify run/step-000000000050-1a2b3c4d          every byte of one checkpoint\n"
+    "  plumb-ckpt verify run/damaged-step-000000000055-5e6f7a8b  why loading set it aside";
+
 bool exists(const std::string& path) {
     return ::access(path.c_str(), F_OK) == 0;
 }
@@ -111,6 +118,7 @@ int verify(const std::string& path) {
 
 int run(int argc, char** argv) {
     CLI::App app("Looks at checkpoints. DIR is one checkpoint or a folder of them.", "plumb-ckpt");
+    app.footer(kExample);
     app.require_subcommand(1);
     std::string path;
     bool settings = false;

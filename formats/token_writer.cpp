@@ -19,14 +19,20 @@ namespace plumb {
 
 namespace {
 
+constexpr const char* kByteTokenizer = "bytes";
+
 [[noreturn]] void fail_io(const std::string& doing, int code) {
     throw Error(ExitCode::io, "cannot " + doing + ": " + std::strerror(code));
+}
+
+std::string temporary_path(const std::string& path) {
+    return path + ".tmp";
 }
 
 // A file that gets its name when everything succeeded; otherwise its temporary is removed.
 class PendingFile {
   public:
-    explicit PendingFile(const std::string& path) : path_(path), temporary_(path + ".tmp") {
+    explicit PendingFile(const std::string& path) : path_(path), temporary_(temporary_path(path)) {
         fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (fd_ < 0) fail_io("create " + temporary_, errno);
     }
@@ -63,7 +69,7 @@ class PendingFile {
 // A token file being written, and its largest id so far.
 struct TokenOutput {
     TokenOutput(const std::string& path, int64_t count)
-        : bin(path), sidecar(token_sidecar_path(path)), info{1, count, 0, "bytes"} {}
+        : bin(path), sidecar(token_sidecar_path(path)), info{1, count, 0, kByteTokenizer} {}
     void write(const char* bytes, int64_t count) {
         for (int64_t i = 0; i < count; ++i)
             info.largest = std::max(info.largest, int64_t{static_cast<unsigned char>(bytes[i])});
@@ -119,11 +125,42 @@ void flush_directory(const std::string& path) {
     if (!flushed) fail_io("flush directory " + path, code);
 }
 
-// Fails before anything is replaced when a name is taken by what rename cannot replace.
-void check_replaceable(const std::string& path) {
+// Whether this program made the token file at `path`, and may make it anew.
+bool is_ours(const std::string& path) {
+    try {
+        TokenFileInfo info;
+        return read_token_sidecar(path, &info) && info.tokenizer == kByteTokenizer;
+    } catch (const Error&) {
+        return false;  // a sidecar that says nothing does not say that it is ours
+    }
+}
+
+// Fails before anything is replaced when a name is taken by what rename cannot replace, or by a
+// text that is read here.
+void check_replaceable(const std::string& path, const std::vector<std::string>& texts) {
     struct stat status;
     if (::lstat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode))
         throw Error(ExitCode::bad_input, path + " is a directory; a token file goes there");
+    if (::stat(path.c_str(), &status) != 0) return;
+    for (const std::string& text : texts) {
+        struct stat other;
+        if (::stat(text.c_str(), &other) == 0 && other.st_dev == status.st_dev &&
+            other.st_ino == status.st_ino)
+            throw Error(ExitCode::bad_input,
+                        "text " + text + " is " + path +
+                            ", which would be overwritten; name another folder with --out");
+    }
+}
+
+// Fails before anything is replaced when it cannot be, or should not.
+void check_output(const std::string& path, const std::vector<std::string>& texts) {
+    const std::string sidecar = token_sidecar_path(path);
+    for (const std::string& name : {path, sidecar, temporary_path(path), temporary_path(sidecar)})
+        check_replaceable(name, texts);
+    if (::access(path.c_str(), F_OK) == 0 && !is_ours(path))
+        throw Error(ExitCode::bad_input, path + " exists and was not made by this program (no " +
+                                             sidecar + " says tokenizer \"" + kByteTokenizer +
+                                             "\"); move it away or name another folder with --out");
 }
 
 }  // namespace
@@ -155,10 +192,7 @@ WrittenTokens write_byte_tokens(const std::vector<std::string>& texts, const std
     if (problem) throw Error(ExitCode::io, "cannot create " + directory + ": " + problem.message());
     const std::string train_path = directory + "/train.bin";
     const std::string valid_path = directory + "/valid.bin";
-    for (const std::string& path : {train_path, valid_path}) {
-        check_replaceable(path);
-        check_replaceable(token_sidecar_path(path));
-    }
+    for (const std::string& path : {train_path, valid_path}) check_output(path, texts);
 
     TokenOutput train(train_path, train_count);
     TokenOutput valid(valid_path, valid_count);

@@ -19,9 +19,11 @@ struct WrittenTokens {
 
 // Concatenates the bytes of `texts` in the given order into `directory`/train.bin and valid.bin
 // with their sidecars; valid.bin gets the last max(1, floor(total * valid_fraction)) tokens.
-// Creates the directory. Throws Error: bad_input for a text that is missing, empty or not a
-// regular file, for fewer than 2 tokens in all and for a fraction outside (0, 1); io when reading
-// or writing fails, with files of an earlier run intact.
+// Creates the directory. Throws Error: bad_input for a text that is missing, empty, not a regular
+// file or one of the files written here; for fewer than 2 tokens in all; for a fraction outside
+// (0, 1); for a train.bin or valid.bin there that is not of this program's making (its sidecar
+// does not say tokenizer "bytes"): somebody's own tokens. io when reading or writing fails, with
+// files of an earlier run intact.
 WrittenTokens write_byte_tokens(const std::vector<std::string>& texts, const std::string& directory,
                                 double valid_fraction);
 

@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/check.h"
-#include "runtime/base/checked.h"
+#include "runtime/base/error.h"
 
 namespace plumb {
 
@@ -65,9 +65,10 @@ bool read_sidecar(const std::string& path, std::string* text) {
     return true;
 }
 
+// -1 when it is not stated.
 int64_t sidecar_number(const nlohmann::json& object, const char* key, const std::string& path) {
     const auto found = object.find(key);
-    if (found == object.end()) fail(path + " has no \"" + key + "\"");
+    if (found == object.end()) return -1;
     const bool fits =
         found->is_number_unsigned() &&
         found->get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
@@ -127,6 +128,7 @@ TokenFileInfo parse_token_sidecar(const std::string& text, const std::string& pa
     if (!object.is_object()) fail(path + " is not a JSON object");
     TokenFileInfo info;
     const int64_t width = sidecar_number(object, "width", path);
+    if (width < 0) fail(path + " has no \"width\"; it is 1, 2 or 4 bytes per token");
     if (!valid_width(width))
         fail(path + ": \"width\" is " + std::to_string(width) + ", not 1, 2 or 4 bytes per token");
     info.width = static_cast<int32_t>(width);
@@ -144,44 +146,63 @@ TokenFileInfo parse_token_sidecar(const std::string& text, const std::string& pa
     return info;
 }
 
+bool read_token_sidecar(const std::string& token_path, TokenFileInfo* info) {
+    const std::string path = token_sidecar_path(token_path);
+    std::string text;
+    if (!read_sidecar(path, &text)) return false;
+    *info = parse_token_sidecar(text, path);
+    return true;
+}
+
 TokenFile::TokenFile(const std::string& path, int32_t width) : path_(path) {
     if (width != 0 && !valid_width(width))
         fail("token width " + std::to_string(width) + " for " + path + " is not 1, 2 or 4 bytes");
     map();
     try {
-        const std::string sidecar = token_sidecar_path(path);
-        std::string text;
-        if (read_sidecar(sidecar, &text)) {
-            info_ = parse_token_sidecar(text, sidecar);
-            if (width != 0 && width != info_.width)
-                fail("token width " + std::to_string(width) + " was asked for " + path + ", but " +
-                     sidecar + " says " + std::to_string(info_.width));
-            if (checked_mul(info_.count, info_.width, sidecar.c_str()) != size_bytes_)
-                fail(path + " has " + std::to_string(size_bytes_) + " bytes, but " + sidecar +
-                     " says " + std::to_string(info_.count) + " tokens of " +
-                     std::to_string(info_.width) + " bytes, " +
-                     std::to_string(info_.count * info_.width) + " bytes");
-        } else {
-            if (width == 0)
-                fail(path + " has no sidecar " + sidecar +
-                     ": state its token width (1, 2 or 4 bytes)");
-            if (size_bytes_ % width != 0)
-                fail(path + " has " + std::to_string(size_bytes_) +
-                     " bytes, not a multiple of its token width " + std::to_string(width));
-            info_ = {width, size_bytes_ / width, 0, ""};
-            ::madvise(const_cast<unsigned char*>(data_), static_cast<size_t>(size_bytes_),
-                      MADV_SEQUENTIAL);
-            info_.largest = largest_id(data_, info_.count, width);
-            if (info_.largest > kLargestId)
-                fail("token id " + std::to_string(info_.largest) + " in " + path + " is above " +
-                     std::to_string(kLargestId));
-        }
+        check_size(width);
+        find_largest();
     } catch (...) {
         ::munmap(const_cast<unsigned char*>(data_), static_cast<size_t>(size_bytes_));
         throw;
     }
     // Shuffled windows: the kernel's own read-ahead would fetch what nobody reads (see will_need).
     ::madvise(const_cast<unsigned char*>(data_), static_cast<size_t>(size_bytes_), MADV_RANDOM);
+}
+
+// The width and the count, from the sidecar or from `width`, against the size.
+void TokenFile::check_size(int32_t width) {
+    const std::string sidecar = token_sidecar_path(path_);
+    if (!read_token_sidecar(path_, &info_)) {
+        if (width == 0)
+            fail(
+                path_ + " has no sidecar " + sidecar +
+                ": write that file, with the text {\"width\": 2} for uint16 tokens (1 for uint8, 4 "
+                "for uint32)");
+        info_.width = width;
+    }
+    if (width != 0 && width != info_.width)
+        fail("token width " + std::to_string(width) + " was asked for " + path_ + ", but " +
+             sidecar + " says " + std::to_string(info_.width));
+    if (size_bytes_ % info_.width != 0)
+        fail(path_ + " has " + std::to_string(size_bytes_) +
+             " bytes, not a multiple of its token width " + std::to_string(info_.width));
+    const int64_t count = size_bytes_ / info_.width;
+    if (info_.count >= 0 && info_.count != count)
+        fail(path_ + " has " + std::to_string(size_bytes_) + " bytes, " + std::to_string(count) +
+             " tokens of " + std::to_string(info_.width) + " bytes, but " + sidecar + " says " +
+             std::to_string(info_.count));
+    info_.count = count;
+}
+
+void TokenFile::find_largest() {
+    ::madvise(const_cast<unsigned char*>(data_), static_cast<size_t>(size_bytes_), MADV_SEQUENTIAL);
+    const int64_t largest = largest_id(data_, info_.count, info_.width);
+    const int64_t limit = info_.largest >= 0 ? info_.largest : kLargestId;
+    if (largest > limit)
+        fail("token id " + std::to_string(largest) + " in " + path_ + " is above " +
+             std::to_string(limit) +
+             (info_.largest >= 0 ? ", the \"largest\" in " + token_sidecar_path(path_) : ""));
+    info_.largest = largest;
 }
 
 void TokenFile::map() {
@@ -223,7 +244,8 @@ void TokenFile::read(int64_t first, int64_t count, int32_t* tokens) const noexce
     } else {
         largest = widen<uint32_t>(data_, first, count, tokens);
     }
-    CHECK_NOTE(largest <= info_.largest, "token id above its sidecar's \"largest\"");
+    CHECK_NOTE(largest <= info_.largest,
+               "token id above the largest at open: the file was changed");
 }
 
 void TokenFile::will_need(int64_t first, int64_t count) const noexcept {

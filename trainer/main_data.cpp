@@ -12,7 +12,11 @@ namespace {
 constexpr const char* kDescription =
     "Makes token files from text: the bytes of all FILEs, in order, each byte a token (0..255).\n"
     "DIR/train.bin gets the first part and DIR/valid.bin the rest, each with a JSON sidecar.\n"
-    "uint8, uint16 and uint32 .bin files made elsewhere can be trained on as they are.";
+    "A train.bin or valid.bin there is replaced only when this program made it.\n"
+    "Token files made elsewhere (uint8, uint16 or uint32 ids, end to end) can be trained on as "
+    "they\n"
+    "are: beside tokens.bin, write tokens.bin.json with the text {\"width\": 2}, the bytes per "
+    "token.";
 constexpr const char* kExample =
     "Example:\n  plumb-data book.txt notes.txt --out data --valid-fraction 0.1";
 

@@ -180,12 +180,13 @@ int train_run(const RunConfig& config, const std::string& name) {
     Session session(config, Purpose::train);
     say_plan(session);
     StateIo state(session);
+    state.prepare_folder();
     RunRecord record;
     const std::string resumed = resume_or_initialise(session, state, &record);
     PeakMemory peak_memory;
     peak_memory.sample();
     if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
-    state.prepare_folder();
+    state.remove_unfinished();
     const DeviceRecord& device = session.device();
     const double peak_flops = measure_peak_flops(device.isa, device.threads);
     say("peak of this machine, measured now: {:.1f} Gflop/s fp32", peak_flops / 1e9);

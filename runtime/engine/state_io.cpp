@@ -1,12 +1,16 @@
 #include "runtime/engine/state_io.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <limits>
 
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
@@ -20,27 +24,41 @@ bool is_step_folder(const std::string& path) {
     return ::stat((path + "/" + kManifestName).c_str(), &info) == 0;
 }
 
+struct PassedOver {
+    std::string path;
+    std::string why;
+    bool lasting;
+};
+
 // Hands the newest readable checkpoint of a run folder, or a step folder itself, to `load`.
 bool open_newest(const std::string& directory, const std::function<void(CheckpointReader&)>& load,
-                 std::vector<std::string>* notes) {
+                 std::vector<PassedOver>* passed) {
     if (is_step_folder(directory)) {
         CheckpointReader reader(directory);
         load(reader);
         return true;
     }
-    return load_newest(directory, load, [&](const std::string& path, const std::string& why) {
-        if (notes != nullptr) notes->push_back(fmt::format("passed over {}: {}", path, why));
+    return load_newest(directory, load, [&](const std::string& path, const CheckpointDamage& why) {
+        if (passed != nullptr) passed->push_back({path, why.what(), why.lasting()});
     });
 }
 
-void make_directory(const std::string& path) {
-    for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
-        const std::string part = path.substr(0, slash);
-        if (::mkdir(part.c_str(), 0777) != 0 && errno != EEXIST)
-            throw Error(ExitCode::io, fmt::format("checkpoint.dir: cannot make folder {}: {}", part,
-                                                  std::strerror(errno)));
-        if (slash == std::string::npos) return;
-    }
+// Fails for checkpoint.dir: exit code 2 where another name would help.
+void check_folder(const Status& status) {
+    if (status.ok()) return;
+    const bool bad_name = status.code == StatusCode::bad_argument ||
+                          status.system_errno == ENOTDIR || status.system_errno == ENAMETOOLONG;
+    throw Error(bad_name ? ExitCode::bad_input : ExitCode::io,
+                fmt::format("checkpoint.dir: {}", status.message));
+}
+
+// Fails for a folder in which the longest path of a step's files would not fit.
+void check_path_length(const std::string& directory) {
+    Path step;
+    Path file;
+    const FileName widest = step_directory_name(std::numeric_limits<int64_t>::max(), 0);
+    check_folder(join_path(directory.c_str(), widest.text, &step));
+    check_folder(join_path(step.text, data_file_name(0).text, &file));
 }
 
 }  // namespace
@@ -67,11 +85,47 @@ StateIo::StateIo(Session& session)
     throw_if_failed(check_codec_contexts());
 }
 
+StateIo::~StateIo() {
+    if (lock_fd_ >= 0) ::close(lock_fd_);
+}
+
+// The lock goes with the process, however it ends; the file stays, since another may be waiting to
+// open it.
+void StateIo::lock_folder() {
+    const std::string path = directory_ + "/" + kLockName;
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0 && ::flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        lock_fd_ = fd;
+        return;
+    }
+    const int code = errno;
+    if (fd >= 0) ::close(fd);
+    if (code == EWOULDBLOCK)
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint.dir: {} is in use by another training, which holds {}: "
+                                "wait for its end or name another folder",
+                                directory_, path));
+    throw Error(ExitCode::io,
+                fmt::format("checkpoint.dir: cannot lock {}: {}", path, std::strerror(code)));
+}
+
 void StateIo::prepare_folder() {
-    make_directory(directory_);
+    if (lock_fd_ >= 0) return;
+    check_path_length(directory_);
+    check_folder(make_directories(posix_files(), directory_.c_str()));
+    struct stat info;
+    if (::stat(directory_.c_str(), &info) == 0 && !S_ISDIR(info.st_mode))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint.dir: {} is a file; the files of a run need a folder",
+                                directory_));
     if (::access(directory_.c_str(), W_OK | X_OK) != 0)
         throw Error(ExitCode::io, fmt::format("checkpoint.dir: cannot write to {}: {}", directory_,
                                               std::strerror(errno)));
+    lock_folder();
+}
+
+void StateIo::remove_unfinished() {
+    CHECK_NOTE(lock_fd_ >= 0, "another process may be saving there");
     int removed = 0;
     throw_if_failed(remove_uncommitted(posix_files(), directory_.c_str(), run_, &removed));
 }
@@ -106,20 +160,42 @@ CodecStaging StateIo::staging(OpKind kind, ByteSpan* index) const {
 
 LoadReport StateIo::load(const std::string& directory) {
     LoadReport report;
+    std::vector<PassedOver> passed;
     report.found = open_newest(
         directory,
         [&](CheckpointReader& reader) {
             report.path = reader.path();
             load_tensors(reader, &report);
         },
-        &report.notes);
+        &passed);
+    // Only now that an older one has been loaded: were all of them set aside, the next start would
+    // find none and begin a new run.
+    std::error_code unknown;
+    const bool ours = lock_fd_ >= 0 && std::filesystem::equivalent(directory, directory_, unknown);
+    for (const PassedOver& p : passed)
+        report.notes.push_back(fmt::format("passed over {}: {}{}", p.path, p.why,
+                                           ours ? set_aside(p.path, p.lasting) : ""));
     return report;
+}
+
+// What is to be said of it. One that keeps its name is kept beside the number that retention keeps.
+std::string StateIo::set_aside(const std::string& path, bool lasting) {
+    const std::string name = path.substr(path.rfind('/') + 1);
+    Status status;
+    if (lasting) status = set_aside_step(posix_files(), directory_.c_str(), name.c_str());
+    if (lasting && status.ok())
+        return fmt::format("; it is now {}/{}{}, for you to look at or delete", directory_,
+                           kDamagedPrefix, name);
+    ++unreadable_count_;
+    return lasting ? fmt::format("; {}", status.message) : "";
 }
 
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
     const std::string settings(reader.settings());
-    if (!(reader.record().model_hash == model_hash_)) {
-        const RunConfig saved = parse_settings_text(settings, reader.path());
+    const RunConfig saved = parse_settings_text(settings, reader.path());
+    // Both hashed by this program: the saved hash does not know of settings that came later, whose
+    // defaults are what the model was then.
+    if (!(model_hash(saved) == model_hash_)) {
         std::string lines;
         for (const std::string& line :
              differing_settings(settings_text(saved, HashGroup::model),
@@ -128,15 +204,14 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
         throw Error(ExitCode::bad_input,
                     fmt::format("checkpoint {} is of another model:{}", reader.path(), lines));
     }
-    // The planned staging is for this run's chunk size; another run's checkpoint may have larger
-    // chunks, for which memory outside the arenas serves until the load is over.
-    CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
-    const CodecStagingBytes needed = reader.staging_bytes();
-    const bool fits =
-        needed.raw <= staging.raw.size_bytes && needed.planes <= staging.planes.size_bytes &&
-        needed.stored <= staging.stored.size_bytes && needed.context <= staging.context.size_bytes;
-    const OwnedStaging larger(fits ? CodecStagingBytes{} : needed);
-    if (!fits) staging = larger.spans();
+    const int64_t chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
+    if (reader.header().chunk_bytes_max > chunk_bytes)
+        throw Error(ExitCode::does_not_fit,
+                    fmt::format("checkpoint {} has chunks of {} bytes, the memory planned for "
+                                "reading is for checkpoint.chunk_bytes = {}: set it to {}",
+                                reader.path(), reader.header().chunk_bytes_max, chunk_bytes,
+                                reader.header().chunk_bytes_max));
+    const CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
     session_.run_phase(PhaseKind::load);
     for (size_t i = 0; i < records_.size(); ++i) {
         const int64_t tensor = reader.find(records_[i].stream, records_[i].name);
@@ -157,7 +232,6 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
         throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
                                            reader.path(), to_hex(digest()),
                                            to_hex(report->digest)));
-    const RunConfig saved = parse_settings_text(settings, reader.path());
     report->differences = differing_settings(settings_text(saved, HashGroup::training),
                                              settings_text(session_.config(), HashGroup::training));
 }
@@ -202,7 +276,8 @@ Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
 
 Status StateIo::prune(int* removed) noexcept {
     return keep_newest(posix_files(), directory_.c_str(), run_,
-                       static_cast<int>(session_.config().run.checkpoint.keep), 0, removed);
+                       static_cast<int>(session_.config().run.checkpoint.keep) + unreadable_count_,
+                       0, removed);
 }
 
 RunConfig config_of_checkpoint(const std::string& directory,

@@ -35,10 +35,19 @@ class StateIo {
   public:
     // Saves go to config.checkpoint.dir.
     explicit StateIo(Session& session);
+    ~StateIo();
+    StateIo(const StateIo&) = delete;
+    StateIo& operator=(const StateIo&) = delete;
 
-    // Makes the folder, removes what an interrupted save of this run left there. Throws Error (io)
-    // when it cannot be written. Call before the first save.
+    // Makes the folder and locks it for the life of this object: of two that save there, each would
+    // take the other's save in progress for one that was interrupted. Throws Error: bad_input when
+    // it is another's, a file, or too long a name for the files of a step; io when it cannot be
+    // made or written. Call before load and save; inference, which changes nothing there, does not.
     void prepare_folder();
+
+    // Removes what an interrupted save of this run left in the prepared folder. Call after load,
+    // which tells which run this is.
+    void remove_unfinished();
 
     // Throws Error (bad_input) when the folder holds checkpoints beyond `step`, where this run
     // starts: they are of another run, or of a continuation given up, and a later resume would
@@ -46,8 +55,11 @@ class StateIo {
     void refuse_later_steps(int64_t step) const;
 
     // Reads the newest valid checkpoint of `directory` (or the one that `directory` itself is).
-    // Throws Error when the model differs, or when there are checkpoints but none is valid.
-    // Parameters alone when the session does not train.
+    // Throws Error when the model differs (bad_input), when the chunks are larger than this run's
+    // checkpoint.chunk_bytes (does_not_fit), or when there are checkpoints but none is valid (io).
+    // Parameters alone when the session does not train. Those found damaged on the way to a valid
+    // one get other names when the folder is the prepared one, so that retention does not count
+    // them as kept.
     LoadReport load(const std::string& directory);
 
     // The state digest of what is in the arenas now.
@@ -61,7 +73,9 @@ class StateIo {
     const Uuid& run() const { return run_; }
 
   private:
+    void lock_folder();
     void load_tensors(CheckpointReader& reader, LoadReport* report);
+    std::string set_aside(const std::string& path, bool lasting);
     CodecStaging staging(OpKind kind, ByteSpan* index) const;
 
     Session& session_;
@@ -73,6 +87,8 @@ class StateIo {
     Hash128 training_hash_;
     Hash128 layout_hash_;
     Uuid run_;
+    int lock_fd_ = -1;
+    int unreadable_count_ = 0;  // passed over by load, still under a checkpoint's name
 };
 
 // A configuration able to run a checkpoint's model, from its settings alone.

@@ -235,5 +235,21 @@ TEST(Crash, AtAnyMomentEveryCheckpointIsWholeAndNoneThatWasReportedIsLost) {
     EXPECT_GT(with_old, 100);
 }
 
+TEST(Crash, FoldersMadeAreThereAfterwards) {
+    const TemporaryFolder folder;
+    Recorder recorder(folder.path());
+    const std::string path = folder.path() + "//a/b///c/";
+    ASSERT_TRUE(make_directories(recorder.layer, path.c_str()).ok());
+    EXPECT_TRUE(fs::is_directory(folder.path() + "/a/b/c"));
+    for (uint64_t seed = 0; seed < 24; ++seed) {
+        const Disk disk = recorder.crashed(recorder.log.size(), seed);
+        for (const char* name : {"a", "a/b", "a/b/c"}) EXPECT_EQ(disk.names.count(name), 1u);
+    }
+    const size_t calls = recorder.log.size();
+    ASSERT_TRUE(make_directories(recorder.layer, path.c_str()).ok()) << "it exists";
+    for (size_t call = calls; call < recorder.log.size(); ++call)
+        EXPECT_EQ(recorder.log[call].kind, Operation::make_directory) << "nothing to sync";
+}
+
 }  // namespace
 }  // namespace plumb

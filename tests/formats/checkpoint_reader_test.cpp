@@ -101,8 +101,9 @@ TEST_F(Reader, LoadingFallsBackToTheStepBeforeAndSaysWhy) {
         expect_holds(reader, state);
         loaded = reader.record().step;
     };
-    const auto skipped = [&](const std::string&, const std::string& why) {
-        reasons.push_back(why);
+    const auto skipped = [&](const std::string&, const CheckpointDamage& why) {
+        reasons.push_back(why.what());
+        EXPECT_TRUE(why.lasting());
     };
     EXPECT_TRUE(load_newest(folder.path(), load, skipped));
     EXPECT_EQ(loaded, 10);
@@ -117,7 +118,7 @@ TEST_F(Reader, LoadingFallsBackToTheStepBeforeAndSaysWhy) {
 TEST_F(Reader, NoneIsFalseAndOnlyDamagedOnesIsAnError) {
     const auto load = [](CheckpointReader&) { FAIL(); };
     int skips = 0;
-    const auto skipped = [&](const std::string&, const std::string&) { ++skips; };
+    const auto skipped = [&](const std::string&, const CheckpointDamage&) { ++skips; };
     EXPECT_FALSE(load_newest(folder.path(), load, skipped));
     EXPECT_FALSE(load_newest(folder.path() + "/absent", load, skipped));
     fs::resize_file(save(1) + "/MANIFEST", 40);
@@ -134,7 +135,7 @@ TEST_F(Reader, NoneIsFalseAndOnlyDamagedOnesIsAnError) {
 TEST_F(Reader, ErrorsOfTheCallerAndOfNewerVersionsAreNotFallenBackFrom) {
     save(1);
     const std::string newest = save(2);
-    const auto skipped = [](const std::string&, const std::string&) { FAIL(); };
+    const auto skipped = [](const std::string&, const CheckpointDamage&) { FAIL(); };
     const auto wrong_model = [](CheckpointReader&) {
         throw Error(ExitCode::bad_input, "model differs");
     };
@@ -154,6 +155,45 @@ TEST_F(Reader, ErrorsOfTheCallerAndOfNewerVersionsAreNotFallenBackFrom) {
     } catch (const Error& error) {
         EXPECT_EQ(error.code(), ExitCode::bad_input);
         EXPECT_NE(std::string(error.what()).find("format version 2"), std::string::npos);
+    }
+}
+
+// EMFILE and EACCES come from this process and its user: an older step would be loaded, and trained
+// on from, for no fault of the newer one.
+TEST_F(Reader, OnlyDamageMissingFilesAndReadErrorsAreFallenBackFrom) {
+    save(1);
+    save(2);
+    for (const int error : {EIO, EACCES, EMFILE, ENOMEM}) {
+        int errors = 0;
+        int falls = 0;
+        for (int64_t n = 0;; ++n) {
+            FaultyFiles faulty;
+            faulty.fault_at = n;
+            faulty.error = error;
+            int64_t loaded = 0;
+            try {
+                EXPECT_TRUE(load_newest(
+                    folder.path(),
+                    [&](CheckpointReader& reader) {
+                        expect_holds(reader, state);
+                        loaded = reader.record().step;
+                    },
+                    [&](const std::string&, const CheckpointDamage& why) {
+                        EXPECT_FALSE(why.lasting()) << why.what();
+                        ++falls;
+                    },
+                    faulty.layer));
+            } catch (const Error& failed) {
+                EXPECT_EQ(failed.code(), ExitCode::io) << failed.what();
+                EXPECT_NE(std::string(failed.what()).find("errno"), std::string::npos);
+                loaded = -1;
+                ++errors;
+            }
+            EXPECT_TRUE(loaded == 2 || loaded == -1 || (loaded == 1 && error == EIO)) << n;
+            if (faulty.calls <= n) break;
+        }
+        EXPECT_EQ(falls > 10, error == EIO) << error;
+        EXPECT_EQ(errors > 10, error != EIO) << error;
     }
 }
 
@@ -222,7 +262,8 @@ TEST_F(Reader, AnInputErrorAtAnyCallIsReportedAndShortReadsAreCarriedOn) {
                 CheckpointReader reader(step, files.layer);
                 const OwnedStaging staging(reader.staging_bytes());
                 reader.verify(staging.spans());
-            } catch (const CheckpointDamage&) {
+            } catch (const Error& error) {
+                EXPECT_EQ(error.code(), ExitCode::io);
                 failed = true;
             }
             calls = std::max(calls, files.calls);

@@ -58,6 +58,11 @@ TEST(PlumbCkpt, InspectsTheNewestAndVerifiesAll) {
     EXPECT_TRUE(contains(damaged, "error: " + data)) << damaged.output;
     EXPECT_TRUE(contains(damaged, "step 7"));
     EXPECT_EQ(plumb_ckpt("verify " + older_step).exit_code, 0);
+    const std::string name = saver.step_directory.substr(folder.path().size() + 1);
+    ASSERT_TRUE(set_aside_step(posix_files(), folder.path().c_str(), name.c_str()).ok());
+    EXPECT_EQ(plumb_ckpt("verify " + folder.path()).exit_code, 0) << "only step 7 is left";
+    const std::string aside = folder.path() + "/" + kDamagedPrefix + name;
+    EXPECT_TRUE(contains(plumb_ckpt("verify " + aside), "error: " + aside + "/data-00000.pck"));
 }
 
 TEST(PlumbCkpt, WrongUseExitsWithTwo) {
@@ -72,6 +77,7 @@ TEST(PlumbCkpt, WrongUseExitsWithTwo) {
     const Result help = plumb_ckpt("--help");
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_TRUE(contains(help, "inspect") && contains(help, "verify"));
+    EXPECT_TRUE(contains(help, "\n  plumb-ckpt verify run/step-")) << help.output;
 }
 
 }  // namespace

@@ -92,10 +92,12 @@ TEST_F(Tokens, SizeIsComparedWithTheSidecar) {
     const std::string bin = put_ids<uint16_t>("t.bin", {1, 2, 3});
     put("t.bin.json", format_token_sidecar({2, 4, 3, "bytes"}));
     const std::string text = error_of([&] { TokenFile file(bin); });
-    EXPECT_HAS(text, "has 6 bytes");
-    EXPECT_HAS(text, "4 tokens of 2 bytes, 8 bytes");
-    put("t.bin.json", R"({"width": 4, "count": 4611686018427387904, "largest": 3})");
-    EXPECT_HAS(error_of([&] { TokenFile file(bin); }), "4611686018427387904 * 4");
+    EXPECT_HAS(text, "has 6 bytes, 3 tokens of 2 bytes");
+    EXPECT_HAS(text, "says 4");
+    put("t.bin.json", R"({"width": 2, "count": 4611686018427387904, "largest": 3})");
+    EXPECT_HAS(error_of([&] { TokenFile file(bin); }), "says 4611686018427387904");
+    put("t.bin.json", R"({"width": 4, "count": 1, "largest": 3})");
+    EXPECT_HAS(error_of([&] { TokenFile file(bin); }), "6 bytes, not a multiple");
 }
 
 TEST_F(Tokens, WidthIsComparedWithTheSidecar) {
@@ -112,11 +114,33 @@ TEST_F(Tokens, RejectsWhatIsNoTokenFile) {
     EXPECT_HAS(error_of([&] { TokenFile file(folder_, 1); }), "not a regular file");
     EXPECT_HAS(error_of([&] { TokenFile file(put("e.bin", ""), 1); }), "is empty (0 bytes)");
     const std::string odd = put("odd.bin", "12345");
-    EXPECT_HAS(error_of([&] { TokenFile file(odd); }), "no sidecar");
+    EXPECT_HAS(
+        error_of([&] { TokenFile file(odd); }),
+        odd + " has no sidecar " + odd + ".json: write that file, with the text {\"width\": 2}");
     EXPECT_HAS(error_of([&] { TokenFile file(odd, 2); }), "5 bytes, not a multiple");
     EXPECT_HAS(error_of([&] { TokenFile file(odd, 3); }), "token width 3");
     const std::string huge = put_ids<uint32_t>("huge.bin", {1, 0x80000000u});
     EXPECT_HAS(error_of([&] { TokenFile file(huge, 4); }), "2147483648");
+}
+
+TEST_F(Tokens, AHandWrittenWidthSuffices) {
+    const std::string bin = put_ids<uint16_t>("t.bin", {1, 50256, 3});
+    put("t.bin.json", "{\"width\": 2}");
+    const TokenFile file(bin);
+    EXPECT_EQ(file.count(), 3);
+    EXPECT_EQ(file.info().largest, 50256);
+    EXPECT_EQ(file.token(1), 50256);
+    EXPECT_EQ(error_of([&] { file.check_vocabulary(50256); }),
+              "token id 50256 in " + bin + " is not below vocab_size 50256");
+    put("t.bin.json", R"({"width": 2, "count": 3, "largest": 60000})");
+    EXPECT_EQ(TokenFile(bin).info().largest, 50256) << "what is there, not the bound";
+}
+
+TEST_F(Tokens, ALyingLargestIsFoundAtOpen) {
+    const std::string bin = put_ids<uint16_t>("t.bin", {1, 2, 50256, 3});
+    put("t.bin.json", R"({"width": 2, "count": 4, "largest": 255})");
+    EXPECT_EQ(error_of([&] { TokenFile file(bin); }),
+              "token id 50256 in " + bin + " is above 255, the \"largest\" in " + bin + ".json");
 }
 
 TEST_F(Tokens, RejectsBadSidecars) {
@@ -128,8 +152,6 @@ TEST_F(Tokens, RejectsBadSidecars) {
         {"[1, 2]", "not a JSON object"},
         {R"({"width": 1, "count": 3)", "not a JSON object"},
         {R"({"count": 3, "largest": 3})", "no \"width\""},
-        {R"({"width": 1, "largest": 3})", "no \"count\""},
-        {R"({"width": 1, "count": 3})", "no \"largest\""},
         {R"({"width": 3, "count": 3, "largest": 3})", "is 3, not 1, 2 or 4"},
         {R"({"width": 1, "count": -3, "largest": 3})", "is -3"},
         {R"({"width": 1, "count": 3.5, "largest": 3})", "is 3.5"},
@@ -160,11 +182,11 @@ TEST_F(Tokens, SidecarRoundTrip) {
 using TokensDeathTest = Tokens;
 
 TEST_F(TokensDeathTest, AbortsOnWhatWouldCorruptTheModel) {
-    const std::string bin = put("t.bin", "abc");
-    put("t.bin.json", format_token_sidecar({1, 3, 'b', "bytes"}));  // 'c' is above it
-    const TokenFile file(bin);
+    const std::string bin = put("t.bin", "abb");
+    const TokenFile file(bin, 1);
+    std::fstream(bin, std::ios::binary | std::ios::in | std::ios::out).seekp(2).put('c');
     EXPECT_EQ(file.token(1), 'b');
-    EXPECT_DEATH(file.token(2), "above its sidecar");
+    EXPECT_DEATH(file.token(2), "the file was changed");
     EXPECT_DEATH(file.token(3), "count");
     EXPECT_DEATH(file.token(-1), "count");
 }

@@ -99,12 +99,47 @@ TEST_F(PlumbData, TheShortestTextGivesOneTokenEach) {
     EXPECT_EQ(contents(path("d/valid.bin")), "b");
 }
 
-TEST_F(PlumbData, ReplacesAnEarlierResultEvenItsOwnInput) {
+TEST_F(PlumbData, ReplacesAnEarlierResult) {
     ASSERT_EQ(run(put("t.txt", "0123456789") + " --out " + path("d")), 0) << error_;
-    ASSERT_EQ(run(path("d/train.bin") + " --valid-fraction 0.34 --out " + path("d")), 0) << error_;
-    EXPECT_EQ(contents(path("d/train.bin")), "012345");
-    EXPECT_EQ(contents(path("d/valid.bin")), "678");
-    EXPECT_EQ(TokenFile(path("d/train.bin")).count(), 6);
+    ASSERT_EQ(run(put("u.txt", "abcdef") + " --valid-fraction 0.34 --out " + path("d")), 0)
+        << error_;
+    EXPECT_EQ(contents(path("d/train.bin")), "abcd");
+    EXPECT_EQ(contents(path("d/valid.bin")), "ef");
+    EXPECT_EQ(TokenFile(path("d/train.bin")).count(), 4);
+}
+
+TEST_F(PlumbData, DoesNotOverwriteItsOwnInput) {
+    const std::string text = put("t.txt", "0123456789");
+    ASSERT_EQ(run(text + " --out " + path("d")), 0) << error_;
+    fs::create_symlink(path("d/valid.bin"), path("link"));
+    fs::create_hard_link(text, path("d/train.bin.json.tmp"));
+    for (const std::string& input : {path("d/train.bin"), path("d/../d/train.bin"),
+                                     path("d/train.bin.json"), path("link"), text}) {
+        EXPECT_EQ(run(put("u.txt", "abc") + " " + input + " --out " + path("d")), 2) << input;
+        expect_error("text " + input + " is " + path("d/"));
+        expect_error("--out");
+    }
+    EXPECT_EQ(contents(text), "0123456789");
+    EXPECT_EQ(contents(path("d/train.bin")), "012345678");
+    EXPECT_EQ(contents(path("d/valid.bin")), "9");
+    EXPECT_EQ(TokenFile(path("d/train.bin")).count(), 9);
+}
+
+TEST_F(PlumbData, DoesNotReplaceTokensOfAnotherMaker) {
+    const std::string arguments = put("t.txt", "0123456789") + " --out " + path("d");
+    ASSERT_EQ(run(arguments), 0) << error_;
+    put("d/valid.bin", "abcd");
+    for (const char* sidecar : {"", R"({"width": 2})", R"({"width": 2, "tokenizer": "gpt2"})"}) {
+        put("d/valid.bin.json", sidecar);
+        EXPECT_EQ(run(arguments), 2) << sidecar;
+        expect_error(path("d/valid.bin") + " exists and was not made by this program");
+        expect_error("move it away or name another folder");
+    }
+    fs::remove(path("d/valid.bin.json"));
+    EXPECT_EQ(run(arguments), 2) << "no sidecar";
+    EXPECT_EQ(contents(path("d/valid.bin")), "abcd");
+    fs::remove(path("d/valid.bin"));
+    EXPECT_EQ(run(arguments), 0) << error_;
 }
 
 TEST_F(PlumbData, HelpHasAnExample) {

@@ -1,0 +1,252 @@
+// Saving, resuming and retention as a training does them: what is damaged, whose folder it is, and
+// what a checkpoint must have in common with the run that loads it.
+#include "runtime/engine/state_io.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+
+#include "tests/formats/checkpoint_fixture.h"
+#include "tests/infer/small_checkpoint.h"
+
+namespace plumb {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct StateIoTest : ::testing::Test {
+    TemporaryFolder temporary;
+    std::string folder = temporary.path() + "/run";
+    RunConfig config = small_config(ModelType::gpt2, 64, 16, folder);
+
+    // Saves the initial weights as each of `steps`, by one run.
+    void save(const std::vector<int64_t>& steps) {
+        Session session(config, Purpose::train);
+        session.run_phase(PhaseKind::initialise);
+        StateIo state(session);
+        state.prepare_folder();
+        for (const int64_t step : steps) save_step(state, step);
+    }
+    static std::string save_step(StateIo& state, int64_t step) {
+        RunRecord record;
+        record.step = step;
+        SaveReport report;
+        const Status status = state.save(record, &report);
+        EXPECT_TRUE(status.ok()) << status.message;
+        return report.directory.text;
+    }
+    std::string step_path(int64_t step) const {
+        for (const StepEntry& entry : find_steps(folder))
+            if (entry.step == step) return folder + "/" + entry.name;
+        ADD_FAILURE() << "no step " << step;
+        return "";
+    }
+    std::vector<int64_t> steps() const {
+        std::vector<int64_t> found;
+        for (const StepEntry& entry : find_steps(folder)) found.push_back(entry.step);
+        return found;
+    }
+    // Flips a bit of tensor data, which only reading all of a checkpoint finds.
+    std::string damage(int64_t step) const {
+        const std::string path = step_path(step);
+        const std::string data = path + "/data-00000.pck";
+        std::vector<uint8_t> bytes = read_bytes(data);
+        bytes[bytes.size() / 2] ^= 1;
+        write_bytes(data, bytes);
+        return path;
+    }
+    static std::string renamed(const std::string& path) {
+        return fs::path(path).parent_path() / ("damaged-" + fs::path(path).filename().string());
+    }
+};
+
+std::string error_of(ExitCode code, const std::function<void()>& body) {
+    try {
+        body();
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), code) << error.what();
+        return error.what();
+    }
+    ADD_FAILURE() << "no error";
+    return "";
+}
+
+#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+TEST_F(StateIoTest, WhatWasFoundDamagedIsNotAmongTheKept) {
+    save({40, 55});
+    const std::string damaged = damage(55);
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    state.prepare_folder();
+    const LoadReport report = state.load(folder);
+    ASSERT_TRUE(report.found);
+    EXPECT_EQ(report.record.step, 40);
+    ASSERT_EQ(report.notes.size(), 1u);
+    EXPECT_HAS(report.notes[0], "passed over " + damaged);
+    EXPECT_HAS(report.notes[0], "it is now " + renamed(damaged));
+    EXPECT_TRUE(fs::exists(renamed(damaged) + "/MANIFEST")) << "can be looked at";
+    save_step(state, 56);
+    int removed = -1;
+    ASSERT_TRUE(state.prune(&removed).ok());
+    EXPECT_EQ(removed, 0);
+    EXPECT_EQ(steps(), (std::vector<int64_t>{56, 40}));
+    EXPECT_EQ(state.load(step_path(40)).digest, report.digest) << "the good one is still good";
+    save_step(state, 57);
+    ASSERT_TRUE(state.prune(&removed).ok());
+    EXPECT_EQ(steps(), (std::vector<int64_t>{57, 56})) << "not kept for ever";
+}
+
+TEST_F(StateIoTest, WhatCannotBeRenamedIsKeptBesideTheOthers) {
+    save({40, 55});
+    const std::string damaged = damage(55);
+    fs::create_directories(renamed(damaged) + "/in the way");
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    state.prepare_folder();
+    const LoadReport report = state.load(folder);
+    ASSERT_EQ(report.notes.size(), 1u);
+    EXPECT_HAS(report.notes[0], "cannot rename " + damaged);
+    save_step(state, 56);
+    int removed = -1;
+    ASSERT_TRUE(state.prune(&removed).ok());
+    EXPECT_EQ(steps(), (std::vector<int64_t>{56, 55, 40}));
+}
+
+TEST_F(StateIoTest, AReaderWithoutTheFolderRenamesNothing) {
+    save({40, 55});
+    damage(55);
+    Session session(config, Purpose::generate);
+    StateIo state(session);
+    const LoadReport report = state.load(folder);
+    EXPECT_EQ(report.record.step, 40);
+    EXPECT_EQ(report.notes.size(), 1u);
+    EXPECT_EQ(steps(), (std::vector<int64_t>{55, 40}));
+    RunConfig other = config;
+    other.run.checkpoint.dir = temporary.path() + "/other";
+    Session training(other, Purpose::train);
+    StateIo elsewhere(training);
+    elsewhere.prepare_folder();
+    EXPECT_EQ(elsewhere.load(folder).record.step, 40);
+    EXPECT_EQ(steps(), (std::vector<int64_t>{55, 40})) << "another run's folder";
+}
+
+// Else the second start would find no checkpoint and begin anew.
+TEST_F(StateIoTest, WhenAllAreDamagedAllKeepTheirNames) {
+    save({40, 55});
+    damage(40);
+    const std::string newest = damage(55);
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    state.prepare_folder();
+    for (int start = 0; start < 2; ++start) {
+        const std::string text = error_of(ExitCode::io, [&] { state.load(folder); });
+        EXPECT_HAS(text, "none of its 2 checkpoints can be read; the newest: " + newest);
+    }
+}
+
+TEST_F(StateIoTest, AFolderHasOneTraining) {
+    save({40});
+    Session session(config, Purpose::train);
+    const std::string unfinished = folder + "/step-000000000041-00000001";
+    {
+        StateIo first(session);
+        first.prepare_folder();
+        fs::create_directory(unfinished);
+        StateIo second(session);
+        const std::string text = error_of(ExitCode::bad_input, [&] { second.prepare_folder(); });
+        EXPECT_HAS(text, "checkpoint.dir: " + folder + " is in use");
+        EXPECT_TRUE(fs::exists(unfinished)) << "the first's save in progress";
+        EXPECT_EQ(second.load(folder).record.step, 40) << "reading needs no lock";
+    }
+    StateIo third(session);
+    third.prepare_folder();
+    third.remove_unfinished();
+    EXPECT_FALSE(fs::exists(unfinished));
+}
+
+TEST_F(StateIoTest, AFolderThatCannotHoldARunIsFoundBeforeIt) {
+    write_bytes(temporary.path() + "/file", {'x'});
+    const struct {
+        std::string folder, part;
+    } cases[] = {
+        {temporary.path() + "/file", "is a file"},
+        {temporary.path() + "/file/run", "Not a directory"},
+        {temporary.path() + "/" + std::string(300, 'x'), "File name too long"},
+        {temporary.path() + std::string(480, '/') + std::string(480, '/'), "bytes, at most 1023"},
+    };
+    for (const auto& c : cases) {
+        config.run.checkpoint.dir = c.folder;
+        Session session(config, Purpose::train);
+        StateIo state(session);
+        const std::string text = error_of(ExitCode::bad_input, [&] { state.prepare_folder(); });
+        EXPECT_HAS(text, "checkpoint.dir: ");
+        EXPECT_HAS(text, c.part);
+    }
+    // The longest folder that is taken can be saved to.
+    config.run.checkpoint.dir = temporary.path() + "/";
+    const auto room =
+        static_cast<size_t>(kPathBytesMax - 1 - 49) - config.run.checkpoint.dir.size();
+    for (size_t i = 0; i < room; ++i)
+        config.run.checkpoint.dir += i % 100 == 99 && i + 1 < room ? '/' : 'x';
+    Session session(config, Purpose::train);
+    session.run_phase(PhaseKind::initialise);
+    StateIo state(session);
+    state.prepare_folder();
+    save_step(state, std::numeric_limits<int64_t>::max());
+}
+
+// Replaces the model hash in a checkpoint's two records and the hashes over them, as a program that
+// hashes the same settings otherwise would have written them.
+void set_model_hash(const std::string& step, Hash128 model_hash) {
+    const auto change = [&]<typename Header>(const std::string& path, Header header) {
+        std::vector<uint8_t> bytes = read_bytes(path);
+        std::memcpy(&header, bytes.data(), sizeof header);
+        header.record.model_hash = model_hash;
+        header.own_hash = hash128(&header, offsetof(Header, own_hash));
+        std::memcpy(bytes.data(), &header, sizeof header);
+        write_bytes(path, bytes);
+    };
+    change(step + "/MANIFEST", ManifestHeader{});
+    change(step + "/data-00000.pck", DataHeader{});
+}
+
+TEST_F(StateIoTest, ModelsAreComparedByTheirSettings) {
+    save({40});
+    set_model_hash(step_path(40), {1, 2});
+    {
+        Session session(config, Purpose::train);
+        StateIo state(session);
+        const LoadReport report = state.load(folder);
+        EXPECT_EQ(report.record.step, 40);
+        EXPECT_EQ(report.record.model_hash, (Hash128{1, 2})) << "the file was changed";
+        EXPECT_TRUE(report.differences.empty());
+    }
+    config = small_config(ModelType::gpt2, 65, 16, folder);
+    set_model_hash(step_path(40), model_hash(config));
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    EXPECT_HAS(error_of(ExitCode::bad_input, [&] { state.load(folder); }),
+               "vocab_size: 64 in the checkpoint, 65 now");
+}
+
+TEST_F(StateIoTest, LargerChunksThanPlannedAreRefused) {
+    config.run.checkpoint.chunk_bytes = 8192;
+    save({40});
+    config.run.checkpoint.chunk_bytes = 4096;
+    {
+        Session session(config, Purpose::train);
+        StateIo state(session);
+        const std::string text = error_of(ExitCode::does_not_fit, [&] { state.load(folder); });
+        EXPECT_HAS(text, step_path(40) + " has chunks of 8192 bytes");
+        EXPECT_HAS(text, "checkpoint.chunk_bytes = 4096: set it to 8192");
+    }
+    config.run.checkpoint.chunk_bytes = 16384;
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    EXPECT_EQ(state.load(folder).record.step, 40);
+}
+
+}  // namespace
+}  // namespace plumb
