@@ -9,16 +9,6 @@
 
 namespace plumb {
 
-namespace {
-
-#ifdef PLUMB_CHECKED
-constexpr int64_t kRedZoneBytes = kAlignBytes;
-#else
-constexpr int64_t kRedZoneBytes = 0;
-#endif
-
-}  // namespace
-
 StagingBytes checkpoint_staging(const RunConfig& config) {
     const int64_t chunk_bytes = config.run.checkpoint.chunk_bytes;
     const CodecStagingBytes codec = codec_staging_bytes(chunk_bytes);
@@ -50,11 +40,11 @@ ProgramInputs program_inputs(const RunConfig& config) {
     return {cpu_traits(), device_of(config), checkpoint_staging(config)};
 }
 
-Session::Session(const RunConfig& config, Purpose purpose)
+Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes)
     : config_(config),
       device_(device_of(config)),
       program_(build_program(config, program_inputs(config), purpose)),
-      plan_(make_plan(program_, device_, {kRedZoneBytes})),
+      plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory),
       executor_(program_, plan_, arenas_, kernel_table(device_.isa), device_.threads) {
     warm_threads(device_.threads);
