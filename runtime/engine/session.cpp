@@ -1,10 +1,9 @@
 #include "runtime/engine/session.h"
 
-#include <unistd.h>
-
 #include "formats/checkpoint_writer.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
+#include "runtime/exec/machine_limits.h"
 #include "runtime/exec/seal.h"
 
 namespace plumb {
@@ -25,8 +24,8 @@ StagingBytes checkpoint_staging(const RunConfig& config) {
 
 DeviceRecord device_of(const RunConfig& config) {
     const MachineSpec& machine = config.run.run;
-    const auto threads =
-        static_cast<int32_t>(machine.threads > 0 ? machine.threads : sysconf(_SC_NPROCESSORS_ONLN));
+    const int32_t threads =
+        machine.threads > 0 ? static_cast<int32_t>(machine.threads) : usable_cpus();
     if (machine.device == "cpu") return host_device(threads);
     DeviceRecord record;
     if (!named_device(machine.device.c_str(), threads, &record))
