@@ -207,8 +207,7 @@ void Builder::record(OpKind kind, const Attrs& attrs, std::span<const TensorId> 
     op.kind = kind;
     op.attrs = attrs;
     op.operand_count = static_cast<int16_t>(row.operand_count);
-    op.lane = kind == OpKind::checkpoint_write || kind == OpKind::checkpoint_read ? Lane::host
-                                                                                  : Lane::compute;
+    op.lane = row.lane;
     std::copy(operands.begin(), operands.end(), op.operand);
     for (int i = 0; i < row.operand_count; ++i) {
         if (op.operand[i] == kNoTensor) {
@@ -330,16 +329,15 @@ TensorId Builder::select_rows(TensorId x, TensorId rows) {
 void Builder::drop_unread_outputs() {
     std::vector<char> read(program_.tensors.size(), 0);
     for (const Op& op : program_.ops) {
-        const OpRow& row = op_row(op.kind);
-        for (int i = 0; i < row.operand_count; ++i)
-            if (op.operand[i] != kNoTensor && row.operand[i].access != Access::write)
+        for (int i = 0; i < op.operand_count; ++i)
+            if (op.operand[i] != kNoTensor && operand_access(op, i) != Access::write)
                 read[static_cast<size_t>(program_.root(op.operand[i]))] = 1;
     }
     for (Op& op : program_.ops) {
         const OpRow& row = op_row(op.kind);
         for (int i = 0; i < row.operand_count; ++i) {
             const bool optional_output =
-                row.operand[i].optional && row.operand[i].access == Access::write;
+                row.operand[i].optional && operand_access(op, i) == Access::write;
             if (optional_output && op.operand[i] != kNoTensor &&
                 !read[static_cast<size_t>(program_.root(op.operand[i]))])
                 op.operand[i] = kNoTensor;
