@@ -215,7 +215,9 @@ TEST(PlanDigest, DependsOnAllThatChangesBytesAndOnNothingElse) {
         [&](SmallProgram& q) { q.program.sections[0].name = "f"; },
         [&](SmallProgram& q) { q.program.micro_batch_count = 3; },
         [&](SmallProgram& q) { q.program.slot_count[kSlots] = 2; },
-        [&](SmallProgram& q) { q.program.phases[0].entries[2].micro_batch = 0; },
+        [&](SmallProgram& q) {
+            for (const size_t entry : {2u, 3u}) q.program.phases[0].entries[entry].micro_batch = 0;
+        },
         [&](SmallProgram& q) { q.program.phases.pop_back(); },
         [&](SmallProgram& q) { q.tensor("more", Role::state, 64); },
     };
