@@ -142,8 +142,7 @@ TensorId Builder::tensor(std::string name, Dtype dtype, const Shape& shape, Role
     made.shape = shape;
     made.dtype = dtype;
     made.role = role;
-    if (role == Role::activation || role == Role::saved || role == Role::scratch ||
-        role == Role::staging) {
+    if (belongs_to_section(role)) {
         CHECK_NOTE(section_ >= 0, "a tensor of a section is made inside it");
         made.section = section_;
     }
