@@ -80,33 +80,35 @@ void Builder::allocate_units(const StateNeeds& needs) {
     }
 }
 
-TensorId Builder::weight(ParamId id, int use) {
-    const Param& param = program_.params[static_cast<size_t>(id)];
-    CHECK(use >= 0 && static_cast<size_t>(use) <= param.further_uses.size());
-    const Unit& unit = program_.units[static_cast<size_t>(param.unit)];
-    const TensorId made =
-        view(param.name, unit.weight, param.shape, param.unit_offset * dtype_bytes(Dtype::f32));
+// A view of weights from the first element of `first` on, and one of their gradients beside it.
+TensorId Builder::add_weight(const std::string& name, const Param& first, const Shape& shape,
+                             int use) {
+    const Unit unit = program_.units[static_cast<size_t>(first.unit)];
+    const int64_t offset = first.unit_offset * dtype_bytes(Dtype::f32);
+    const bool parts = needs_.gradient_parts;
+    const TensorId made = view(name, unit.weight, shape, offset);
     TensorId grad = kNoTensor;
-    if (unit.grad != kNoTensor && param.trainable) {
-        const bool parts = needs_.gradient_parts;
-        if (use > 0 && parts) {
-            grad = param.further_uses[static_cast<size_t>(use) - 1].part;
-        } else {
-            grad = view(param.name + (parts ? ".grad_part" : ".grad"),
-                        parts ? unit.grad_part : unit.grad, param.shape,
-                        param.unit_offset * dtype_bytes(Dtype::f32));
-        }
+    if (unit.grad != kNoTensor && first.trainable) {
+        if (use > 0 && parts)
+            grad = first.further_uses[static_cast<size_t>(use) - 1].part;
+        else
+            grad = view(name + (parts ? ".grad_part" : ".grad"), parts ? unit.grad_part : unit.grad,
+                        shape, offset);
     }
     grad_view_.resize(program_.tensors.size(), kNoTensor);
     grad_view_[static_cast<size_t>(made)] = grad;
     return made;
 }
 
+TensorId Builder::weight(ParamId id, int use) {
+    const Param& param = program_.params[static_cast<size_t>(id)];
+    CHECK(use >= 0 && static_cast<size_t>(use) <= param.further_uses.size());
+    return add_weight(param.name, param, param.shape, use);
+}
+
 TensorId Builder::weight(std::initializer_list<ParamId> ids) {
-    const Param first = program_.params[static_cast<size_t>(*ids.begin())];
-    const Unit unit = program_.units[static_cast<size_t>(first.unit)];
+    const Param& first = program_.params[static_cast<size_t>(*ids.begin())];
     Shape shape = first.shape;
-    const std::string name = first.name + "+" + std::to_string(ids.size() - 1);
     int64_t next = first.unit_offset;
     shape.dim[0] = 0;
     for (const ParamId id : ids) {
@@ -117,17 +119,7 @@ TensorId Builder::weight(std::initializer_list<ParamId> ids) {
         shape.dim[0] += param.shape.dim[0];
         next += param.elements();
     }
-    const int64_t offset = first.unit_offset * dtype_bytes(Dtype::f32);
-    const TensorId made = view(name, unit.weight, shape, offset);
-    TensorId grad = kNoTensor;
-    if (unit.grad != kNoTensor && first.trainable) {
-        const bool parts = needs_.gradient_parts;
-        grad = view(name + (parts ? ".grad_part" : ".grad"), parts ? unit.grad_part : unit.grad,
-                    shape, offset);
-    }
-    grad_view_.resize(program_.tensors.size(), kNoTensor);
-    grad_view_[static_cast<size_t>(made)] = grad;
-    return made;
+    return add_weight(first.name + "+" + std::to_string(ids.size() - 1), first, shape, 0);
 }
 
 TensorId Builder::weight_grad(TensorId weight) {
