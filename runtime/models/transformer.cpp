@@ -6,10 +6,25 @@
 namespace plumb {
 
 const Transformer::Family& Transformer::family_of(ModelType type) {
-    //                               norm, its bias, learned, rope, gated, scaled
-    static constexpr Family kGpt2 = {NormKind::layer, true, true, false, false, true};
-    static constexpr Family kLlama = {NormKind::rms, false, false, true, true, false};
-    return type == ModelType::llama ? kLlama : kGpt2;
+    static constexpr Family kFamilies[] = {
+        // gpt2
+        {.norm = NormKind::layer,
+         .norm_bias = true,
+         .learned_positions = true,
+         .rope = false,
+         .gated_mlp = false,
+         .scaled_residual_init = true},
+        // llama
+        {.norm = NormKind::rms,
+         .norm_bias = false,
+         .learned_positions = false,
+         .rope = true,
+         .gated_mlp = true,
+         .scaled_residual_init = false},
+    };
+    static_assert(static_cast<int>(ModelType::gpt2) == 0 &&
+                  static_cast<int>(ModelType::llama) == 1);
+    return kFamilies[static_cast<int>(type)];
 }
 
 Transformer::Transformer(Builder& builder, const ModelSpec& model, const StateNeeds& needs)

@@ -4,7 +4,8 @@
 // all sections that read it have run on its micro-batch, and that caches over the stash are touched
 // only by phases that touch no slot. It derives lives from the ops again and sweeps over time with
 // its own ordered set: no code of lifetime, pack or exact is used, so an error there does not hide
-// here. Every make_plan runs it. Path: cold.
+// here. Every make_plan runs it.
+// Path: cold.
 #pragma once
 
 #include <string>
