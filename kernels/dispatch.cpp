@@ -1,6 +1,3 @@
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu/isa_tables.h"
@@ -10,15 +7,10 @@ namespace plumb {
 
 namespace {
 
-int64_t cache_bytes(int name, int64_t otherwise) noexcept {
-    const long size = sysconf(name);
-    return size > 0 ? static_cast<int64_t>(size) : otherwise;
-}
-
 constexpr DeviceRecord kNamed[] = {
-    {"cpu-portable", Isa::portable, 1, 32 * kKiB, 1 * kMiB, 32 * kMiB},
-    {"cpu-avx2", Isa::avx2, 1, 32 * kKiB, 1 * kMiB, 32 * kMiB},
-    {"cpu-avx512", Isa::avx512, 1, 32 * kKiB, 1 * kMiB, 32 * kMiB},
+    {"cpu-portable", Isa::portable, 1},
+    {"cpu-avx2", Isa::avx2, 1},
+    {"cpu-avx512", Isa::avx512, 1},
 };
 
 }  // namespace
@@ -41,13 +33,7 @@ const KernelTable& kernel_table(Isa isa) noexcept {
 }
 
 DeviceRecord host_device(int32_t threads) noexcept {
-    DeviceRecord record{"host",
-                        host_isa(),
-                        threads,
-                        cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 * kKiB),
-                        cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 * kMiB),
-                        cache_bytes(_SC_LEVEL3_CACHE_SIZE, 32 * kMiB)};
-    return record;
+    return {"host", host_isa(), threads};
 }
 
 bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexcept {

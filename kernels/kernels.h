@@ -43,10 +43,10 @@ const KernelTable& kernel_table(Isa isa) noexcept;
 // Traits of the CPU kernels: one function for all instruction sets (the record names which).
 const KernelTraits& cpu_traits() noexcept;
 
-// This machine (cache sizes from the system); threads as given. Named "host".
+// This machine, threads as given. Named "host".
 DeviceRecord host_device(int32_t threads) noexcept;
-// A fixed record ("cpu-avx512", "cpu-avx2", "cpu-portable": 32 KiB, 1 MiB, 32 MiB) for plans that
-// must not depend on the machine that makes them; false when the name is unknown.
+// A fixed record ("cpu-avx512", "cpu-avx2", "cpu-portable") for plans that must not depend on the
+// machine that makes them; false when the name is unknown.
 bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexcept;
 
 // Peak fp32 flop/s of `threads` threads: multiply-adds on registers only, best of several runs.

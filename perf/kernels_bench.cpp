@@ -63,44 +63,20 @@ Limits measure_limits(const Options& options) {
             measure_copy_bandwidth(options.threads, buffer.data(), size)};
 }
 
-// Flops of the matrix products of an op; causal attention counts the pairs that are seen.
 double flops_of(const KernelCase& c) {
-    const auto product = [](const Shape& rows, const Shape& w) {
-        return 2.0 * static_cast<double>(rows.rows()) * static_cast<double>(w.elements());
-    };
-    const auto pairs = [&](const Shape& qkv) {
-        const double t = static_cast<double>(qkv.dim[1]);
-        const AttentionAttrs& a = c.attrs.attention;
-        return static_cast<double>(qkv.dim[0]) * t * (t + 1) / 2 * a.heads * a.head_size * 2;
-    };
-    switch (c.kind) {
-        case OpKind::matmul:
-            return product(c.shape[MatmulOperands::x], c.shape[MatmulOperands::w]);
-        case OpKind::matmul_dx:
-            return product(c.shape[MatmulDxOperands::dy], c.shape[MatmulDxOperands::w]);
-        case OpKind::matmul_dw:
-            return product(c.shape[MatmulDwOperands::dy], c.shape[MatmulDwOperands::dw]);
-        case OpKind::attention:
-            return 2 * pairs(c.shape[AttentionOperands::qkv]);
-        case OpKind::attention_backward:
-            return 5 * pairs(c.shape[AttentionBackwardOperands::qkv]);
-        case OpKind::head_loss:
-            return product(c.shape[HeadLossOperands::x], c.shape[HeadLossOperands::w]);
-        case OpKind::head_loss_backward:
-            return 3 * product(c.shape[HeadLossBackwardOperands::x],
-                               c.shape[HeadLossBackwardOperands::w]);
-        default:
-            return 0;
+    double flops = op_flops(c.op(), c.shape);
+    if (c.kind == OpKind::attention_cached) {
+        // The cache is full at the last token (values_for): earlier ones see fewer positions.
+        const auto tokens = static_cast<double>(c.shape[AttentionCachedOperands::o].dim[1]);
+        const auto positions =
+            static_cast<double>(c.shape[AttentionCachedOperands::k_cache].dim[1]);
+        flops *= 1 - (tokens - 1) / (2 * positions);
     }
+    return flops;
 }
 
 double bytes_of(const KernelCase& c) {
-    double bytes = 0;
-    for (int i = 0; i < c.operands(); ++i) {
-        const double size = static_cast<double>(c.shape[i].rank == 0 ? 0 : c.shape[i].elements()) *
-                            static_cast<double>(dtype_bytes(c.dtype(i)));
-        bytes += size * (c.updates(i) ? 2 : 1);
-    }
+    double bytes = op_bytes(c.op(), c.shape);
     // Only the rows looked up, not the tables.
     if (c.kind == OpKind::embed) bytes = 3 * 4 * static_cast<double>(c.shape[0].elements());
     if (c.kind == OpKind::embed_backward)

@@ -55,7 +55,14 @@ void bench_step(const RunConfig& config, const std::string& name, int steps) {
     fill_rows(session);
     Executor& executor = session.executor();
     StepScalars& scalars = executor.scalars();
-    scalars = {1e-4, 0.9, 0.95, 1e-8, 0.1, 1.0, 0.1, 0.05, 0, 0, 0, 0};
+    scalars.lr = 1e-4;
+    scalars.beta1 = 0.9;
+    scalars.beta2 = 0.95;
+    scalars.eps = 1e-8;
+    scalars.weight_decay = 0.1;
+    scalars.clip = 1.0;
+    scalars.bias_correction1 = 1 - scalars.beta1;
+    scalars.bias_correction2 = 1 - scalars.beta2;
     scalars.inverse_weight_sum = 1.0 / static_cast<double>(config.run.batch.step_tokens());
     std::vector<double> times;
     double by_section[static_cast<int>(SectionKind::count)] = {};

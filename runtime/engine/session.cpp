@@ -1,23 +1,12 @@
 #include "runtime/engine/session.h"
 
-#include <unistd.h>
-
 #include "formats/checkpoint_writer.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
+#include "runtime/exec/machine_limits.h"
 #include "runtime/exec/seal.h"
 
 namespace plumb {
-
-namespace {
-
-#ifdef PLUMB_CHECKED
-constexpr int64_t kRedZoneBytes = kAlignBytes;
-#else
-constexpr int64_t kRedZoneBytes = 0;
-#endif
-
-}  // namespace
 
 StagingBytes checkpoint_staging(const RunConfig& config) {
     const int64_t chunk_bytes = config.run.checkpoint.chunk_bytes;
@@ -35,8 +24,8 @@ StagingBytes checkpoint_staging(const RunConfig& config) {
 
 DeviceRecord device_of(const RunConfig& config) {
     const MachineSpec& machine = config.run.run;
-    const auto threads =
-        static_cast<int32_t>(machine.threads > 0 ? machine.threads : sysconf(_SC_NPROCESSORS_ONLN));
+    const int32_t threads =
+        machine.threads > 0 ? static_cast<int32_t>(machine.threads) : usable_cpus();
     if (machine.device == "cpu") return host_device(threads);
     DeviceRecord record;
     if (!named_device(machine.device.c_str(), threads, &record))
@@ -50,11 +39,11 @@ ProgramInputs program_inputs(const RunConfig& config) {
     return {cpu_traits(), device_of(config), checkpoint_staging(config)};
 }
 
-Session::Session(const RunConfig& config, Purpose purpose)
+Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes)
     : config_(config),
       device_(device_of(config)),
       program_(build_program(config, program_inputs(config), purpose)),
-      plan_(make_plan(program_, device_, {kRedZoneBytes})),
+      plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory),
       executor_(program_, plan_, arenas_, kernel_table(device_.isa), device_.threads) {
     warm_threads(device_.threads);

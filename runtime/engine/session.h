@@ -19,10 +19,18 @@ DeviceRecord device_of(const RunConfig& config);
 // Traits, device and staging of a configuration, as build_program wants them.
 ProgramInputs program_inputs(const RunConfig& config);
 
+// Bytes that the checked build keeps between tensors to see stray writes.
+#ifdef PLUMB_CHECKED
+inline constexpr int64_t kBuildRedZoneBytes = kAlignBytes;
+#else
+inline constexpr int64_t kBuildRedZoneBytes = 0;
+#endif
+
 class Session {
   public:
-    // Throws Error: does_not_fit; bad_input when run.device is not this machine's kind.
-    Session(const RunConfig& config, Purpose purpose);
+    // Throws Error: does_not_fit; bad_input when run.device is not this machine's kind. With red
+    // zones (a multiple of kAlignBytes) dead bytes are poisoned too; results keep their bits.
+    Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes = kBuildRedZoneBytes);
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 

@@ -5,11 +5,11 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <string>
 
 #include "runtime/base/check.h"
 #include "runtime/base/error.h"
+#include "runtime/exec/machine_limits.h"
 
 namespace plumb {
 
@@ -23,46 +23,7 @@ std::string mib(int64_t bytes) {
                        static_cast<double>(bytes) / static_cast<double>(kMiB));
 }
 
-int64_t read_number(const char* path) {
-    std::ifstream file(path);
-    int64_t value = -1;
-    if (!(file >> value)) return -1;  // absent, or "max"
-    return value;
-}
-
-int64_t meminfo_available() {
-    std::ifstream file("/proc/meminfo");
-    std::string key, unit;
-    int64_t value = 0;
-    while (file >> key >> value) {
-        std::getline(file, unit);
-        if (key == "MemAvailable:") return value * kKiB;
-    }
-    return INT64_MAX;
-}
-
 }  // namespace
-
-int64_t available_memory_bytes(const char** source) {
-    int64_t available = meminfo_available();
-    *source = "available on this machine";
-    const struct {
-        const char* limit;
-        const char* used;
-    } groups[] = {
-        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
-         "/sys/fs/cgroup/memory/memory.usage_in_bytes"},
-    };
-    for (const auto& group : groups) {
-        const int64_t limit = read_number(group.limit);
-        const int64_t used = read_number(group.used);
-        if (limit <= 0 || used < 0 || limit - used >= available) continue;
-        available = limit - used;
-        *source = "left in this control group";
-    }
-    return available;
-}
 
 ArenaSet::ArenaSet(const Plan& plan, int64_t memory_limit_bytes) {
     const int64_t needed = plan.total_bytes + plan.outside_bytes;

@@ -33,8 +33,4 @@ class ArenaSet {
     int64_t mapped_[kArenaCount] = {};
 };
 
-// The tightest of: the machine's available memory, the control group's remaining memory. *source
-// names which.
-int64_t available_memory_bytes(const char** source);
-
 }  // namespace plumb

@@ -29,7 +29,6 @@ MemoryUse memory_use() noexcept {
     use.anonymous_bytes = kib_field(text, "RssAnon:");
     use.file_bytes = kib_field(text, "RssFile:");
     use.shared_bytes = kib_field(text, "RssShmem:");
-    use.peak_bytes = kib_field(text, "VmHWM:");
     return use;
 }
 

@@ -10,7 +10,6 @@ struct MemoryUse {
     int64_t anonymous_bytes = 0;  // RssAnon: arenas, heap, stacks
     int64_t file_bytes = 0;       // RssFile: code and mapped data files, which can be dropped
     int64_t shared_bytes = 0;     // RssShmem
-    int64_t peak_bytes = 0;       // VmHWM: the highest sum of the three so far
 };
 
 // Reads /proc/self/status without allocating; zeros where the system has none.

@@ -21,13 +21,6 @@ std::vector<TensorId> roots_of(const Program& program, const Op& op) {
     return roots;
 }
 
-// Whether a tensor's bytes are dead after its last op in program order (sections of one phase run
-// in program order; tensors of a section or a slot are written before they are read).
-bool mortal(const Tensor& tensor) {
-    return tensor.role == Role::activation || tensor.role == Role::scratch ||
-           tensor.role == Role::saved || tensor.role == Role::staging;
-}
-
 }  // namespace
 
 Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
@@ -44,8 +37,10 @@ Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
         first_guard_.push_back(static_cast<int32_t>(guards_.size()));
         for (const TensorId id : roots_of(program, program.ops[i])) {
             const Tensor& tensor = program.tensors[static_cast<size_t>(id)];
-            const bool dies =
-                mortal(tensor) && last[static_cast<size_t>(id)] == static_cast<int32_t>(i);
+            // Sections of one phase run in program order, and what belongs to them is written
+            // before it is read: dead after its last op of all.
+            const bool dies = belongs_to_section(tensor.role) &&
+                              last[static_cast<size_t>(id)] == static_cast<int32_t>(i);
             guards_.push_back({id, bind_tensor(program, plan, id), tensor.size_bytes, dies});
         }
     }
@@ -53,7 +48,7 @@ Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
     // Zones of persistent tensors and of io rows.
     for (size_t t = 0; t < program.tensors.size(); ++t) {
         const Tensor& tensor = program.tensors[t];
-        if (tensor.alias_of != kNoTensor || mortal(tensor)) continue;
+        if (tensor.alias_of != kNoTensor || belongs_to_section(tensor.role)) continue;
         const BoundOperand place = bind_tensor(program, plan, static_cast<TensorId>(t));
         const int32_t rows = tensor.role == Role::io_row ? program.micro_batch_count : 1;
         for (int32_t m = 0; m < rows; ++m) {

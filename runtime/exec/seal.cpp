@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 
@@ -149,6 +150,31 @@ int posix_memalign(void** result, size_t alignment, size_t size) {
     plumb::note_allocation(size);
     *result = __libc_memalign(alignment, size);
     return *result == nullptr ? ENOMEM : 0;
+}
+
+void* reallocarray(void* pointer, size_t count, size_t size) {
+    size_t bytes = 0;
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        errno = ENOMEM;
+        return nullptr;
+    }
+    return realloc(pointer, bytes);
+}
+
+// Whole pages, as old programs ask for them.
+void* valloc(size_t size) {
+    plumb::note_allocation(size);
+    return __libc_memalign(static_cast<size_t>(sysconf(_SC_PAGESIZE)), size);
+}
+
+void* pvalloc(size_t size) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    plumb::note_allocation(size);
+    if (size > SIZE_MAX - page) {
+        errno = ENOMEM;
+        return nullptr;
+    }
+    return __libc_memalign(page, (size + page - 1) / page * page);
 }
 
 }  // extern "C"

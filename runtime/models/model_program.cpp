@@ -219,22 +219,18 @@ class Recorder {
                                            model_.attention_attrs());
             });
         };
-        const auto finish = [&](TensorId x, TensorId rows) {
-            const TensorId last = b_.select_rows(x, rows);
+        const auto finish = [&](TensorId last) {
             b_.record(OpKind::matmul, {},
                       {io().logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
             b_.record(OpKind::sample, {}, {io().next_token, io().logits});
         };
         const SectionId prefill = b_.begin_section(SectionKind::prefill, "prefill");
-        finish(pass(io().prompt_tokens, io().prompt_positions), io().prompt_rows);
+        finish(b_.select_rows(pass(io().prompt_tokens, io().prompt_positions), io().prompt_rows));
         b_.end_section();
         const SectionId decode = b_.begin_section(SectionKind::decode, "decode");
         const TensorId x = pass(token, io().next_position);
         // One row per sequence: the last one is the only one.
-        const TensorId last = b_.view("last", x, make_shape(1, model.hidden_size), 0);
-        b_.record(OpKind::matmul, {},
-                  {io().logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
-        b_.record(OpKind::sample, {}, {io().next_token, io().logits});
+        finish(b_.view("last", x, make_shape(1, model.hidden_size), 0));
         b_.end_section();
         add_phase(PhaseKind::generate, {entry(prefill), entry(decode)});
     }

@@ -5,13 +5,35 @@
 
 namespace plumb {
 
+const Transformer::Family& Transformer::family_of(ModelType type) {
+    static constexpr Family kFamilies[] = {
+        // gpt2
+        {.norm = NormKind::layer,
+         .norm_bias = true,
+         .learned_positions = true,
+         .rope = false,
+         .gated_mlp = false,
+         .scaled_residual_init = true},
+        // llama
+        {.norm = NormKind::rms,
+         .norm_bias = false,
+         .learned_positions = false,
+         .rope = true,
+         .gated_mlp = true,
+         .scaled_residual_init = false},
+    };
+    static_assert(static_cast<int>(ModelType::gpt2) == 0 &&
+                  static_cast<int>(ModelType::llama) == 1);
+    return kFamilies[static_cast<int>(type)];
+}
+
 Transformer::Transformer(Builder& builder, const ModelSpec& model, const StateNeeds& needs)
-    : b_(builder), model_(model) {
+    : b_(builder), model_(model), family_(family_of(model.model_type)) {
     const double deviation = model.initializer_range;
     b_.begin_unit("embed");
     tokens_ = declare("embed.tokens", make_shape(model.vocab_size, model.hidden_size), deviation,
                       0.0, model.tie_word_embeddings ? 2 : 1);
-    if (!model.is_llama())
+    if (family_.learned_positions)
         positions_ =
             declare("embed.positions", make_shape(model.max_position_embeddings, model.hidden_size),
                     deviation, 0.0);
@@ -45,7 +67,7 @@ ParamId Transformer::declare_vector(bool present, const std::string& name, int64
 Transformer::NormParams Transformer::declare_norm(const std::string& name) {
     NormParams params;
     params.gain = declare_vector(true, name + ".gain", model_.hidden_size, 1.0);
-    params.bias = declare_vector(!model_.is_llama(), name + ".bias", model_.hidden_size, 0.0);
+    params.bias = declare_vector(family_.norm_bias, name + ".bias", model_.hidden_size, 0.0);
     return params;
 }
 
@@ -59,9 +81,9 @@ Transformer::Block Transformer::declare_block(int64_t layer) {
     const double deviation = model_.initializer_range;
     // GPT-2 (Radford et al. 2019): residual projections start smaller, by the number of them.
     const double residual_deviation =
-        model_.is_llama()
-            ? deviation
-            : deviation / std::sqrt(2.0 * static_cast<double>(model_.num_hidden_layers));
+        family_.scaled_residual_init
+            ? deviation / std::sqrt(2.0 * static_cast<double>(model_.num_hidden_layers))
+            : deviation;
     const auto matrix = [&](const char* name, int64_t outputs, int64_t inputs, double sigma) {
         return declare(prefix + name + ".weight", make_shape(outputs, inputs), sigma, 0.0);
     };
@@ -82,9 +104,9 @@ Transformer::Block Transformer::declare_block(int64_t layer) {
     block.out.weight = matrix("attention.out", hidden, q_size, residual_deviation);
     block.out.bias = attention_bias("attention.out", hidden);
     block.norm2 = declare_norm(prefix + "norm2");
-    if (model_.is_llama()) block.gate.weight = matrix("mlp.gate", mlp_size, hidden, deviation);
+    if (family_.gated_mlp) block.gate.weight = matrix("mlp.gate", mlp_size, hidden, deviation);
     block.up.weight = matrix("mlp.up", mlp_size, hidden, deviation);
-    if (model_.is_llama()) block.gate.bias = mlp_bias("mlp.gate", mlp_size);
+    if (family_.gated_mlp) block.gate.bias = mlp_bias("mlp.gate", mlp_size);
     block.up.bias = mlp_bias("mlp.up", mlp_size);
     block.down.weight = matrix("mlp.down", hidden, mlp_size, residual_deviation);
     block.down.bias = mlp_bias("mlp.down", hidden);
@@ -96,8 +118,8 @@ TensorId Transformer::bias(const Linear& linear) {
 }
 
 TensorId Transformer::norm(TensorId x, const NormParams& params) {
-    return b_.norm(model_.is_llama() ? NormKind::rms : NormKind::layer, model_.norm_eps, x,
-                   b_.weight(params.gain), params.bias < 0 ? kNoTensor : b_.weight(params.bias));
+    return b_.norm(family_.norm, model_.norm_eps, x, b_.weight(params.gain),
+                   params.bias < 0 ? kNoTensor : b_.weight(params.bias));
 }
 
 AttentionAttrs Transformer::attention_attrs() const {
@@ -116,14 +138,14 @@ TensorId Transformer::attention_part(TensorId x, const Block& block, int64_t lay
     const TensorId qkv_bias =
         block.q.bias < 0 ? kNoTensor : b_.weight({block.q.bias, block.k.bias, block.v.bias});
     const TensorId qkv = b_.matmul(norm(x, block.norm1), w, qkv_bias);
-    if (model_.is_llama()) b_.rope(qkv, positions, attention_attrs());
+    if (family_.rope) b_.rope(qkv, positions, attention_attrs());
     return b_.matmul(attend(layer, qkv), b_.weight(block.out.weight), bias(block.out), x);
 }
 
 TensorId Transformer::mlp_part(TensorId x, const Block& block) {
     const TensorId y = norm(x, block.norm2);
     TensorId h = kNoTensor;
-    if (model_.is_llama()) {
+    if (family_.gated_mlp) {
         const TensorId gate_up_bias =
             block.up.bias < 0 ? kNoTensor : b_.weight({block.gate.bias, block.up.bias});
         h = b_.swiglu(b_.matmul(y, b_.weight({block.gate.weight, block.up.weight}), gate_up_bias));

@@ -1,6 +1,7 @@
-// The decoder-only transformer, GPT-2 and Llama from one recording: the ModelSpec says which norm,
-// position encoding, feed-forward, biases and head. Parameters are declared once, in flat units
-// (embedding, one per block, head); forward passes are recorded as often as sections need them.
+// The decoder-only transformer, GPT-2 and Llama from one recording: the family's row says which
+// norm, position encoding and feed-forward, the ModelSpec which biases and head. Parameters are
+// declared once, in flat units (embedding, one per block, head); forward passes are recorded as
+// often as sections need them.
 //
 // Parameter names, global shapes ([outputs, inputs] for every matrix):
 //   embed.tokens VD   embed.positions SD (gpt2)
@@ -38,6 +39,17 @@ class Transformer {
     AttentionAttrs attention_attrs() const;
 
   private:
+    // What tells one family of models from another: a row per ModelType in transformer.cpp.
+    struct Family {
+        NormKind norm;
+        bool norm_bias;
+        bool learned_positions;     // added to the token's embedding
+        bool rope;                  // positions turned into q and k
+        bool gated_mlp;             // SwiGLU; otherwise GELU
+        bool scaled_residual_init;  // residual projections start smaller, by their number
+    };
+    static const Family& family_of(ModelType type);
+
     struct Linear {
         ParamId weight = -1;
         ParamId bias = -1;
@@ -64,6 +76,7 @@ class Transformer {
 
     Builder& b_;
     ModelSpec model_;
+    const Family& family_;
     ParamId tokens_ = -1;
     ParamId positions_ = -1;
     ParamId head_ = -1;

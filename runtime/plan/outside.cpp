@@ -6,8 +6,9 @@ namespace plumb {
 
 namespace {
 
-// Measured on Debian 12 (g++ 12.2): the last lines of plumb-train runs give what is held beyond the
-// arenas, 0.86 MiB at 480 ops, 1.86 MiB at 1,360 and 3.35 MiB at 2,535; file pages 5.7 MiB.
+// Estimates: constants that fit one machine (Debian 12, g++ 12.2), where the last lines of
+// plumb-train runs gave what was held beyond the arenas, 0.86 MiB at 480 ops, 1.86 MiB at 1,360 and
+// 3.35 MiB at 2,535; file pages 5.7 MiB. Nothing is measured where the plan is made.
 constexpr int64_t kCodeBytes = 6 * kMiB;     // resident pages of the program and its libraries
 constexpr int64_t kHeapBytes = 640 * kKiB;   // configuration, libraries, logs
 constexpr int64_t kHeapOpBytes = 1280;       // an op with its tensors, placements and bound record
@@ -18,9 +19,9 @@ constexpr int64_t kStackBytes = 128 * kKiB;  // of the 8 MiB reserved per thread
 std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord& device) {
     const auto op_count = static_cast<int64_t>(program.ops.size());
     return {
-        {"process code and libraries", kCodeBytes, "measured"},
+        {"process code and libraries", kCodeBytes, "estimated"},
         {"C and C++ heap before seal",
-         checked_add(kHeapBytes, checked_mul(kHeapOpBytes, op_count, "heap"), "heap"), "measured"},
+         checked_add(kHeapBytes, checked_mul(kHeapOpBytes, op_count, "heap"), "heap"), "estimated"},
         {"OpenMP thread stacks", checked_mul(kStackBytes, device.threads, "thread stacks"),
          "estimated"},
     };

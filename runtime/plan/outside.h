@@ -1,5 +1,5 @@
 // The rows of a plan for memory that no arena holds: code and libraries, stacks, the C library's
-// heap. Constants measured on one machine or estimated, and each row says which; they enter no
+// heap. Estimates from constants taken on one machine, and each row says so; they enter no
 // digest.
 // Path: cold.
 #pragma once

@@ -290,10 +290,8 @@ Plan make_plan(const Program& program, const DeviceRecord& device, const PlanOpt
 std::string placement_text(const Plan& plan, TensorId id) {
     const Placement& place = plan.placement.at(static_cast<size_t>(id));
     if (place.arena == Arena::count) return "unused";
-    if (place.base == Base::slot) {
-        CHECK(place.slot_class == SlotClass::forward_backward);
-        return fmt::format("slot[forward_backward]+{}", place.offset_bytes);
-    }
+    if (place.base == Base::slot)
+        return fmt::format("slot[{}]+{}", slot_class_name(place.slot_class), place.offset_bytes);
     if (place.base == Base::io_row) return fmt::format("io_row+{}", place.offset_bytes);
     return fmt::format("{}+{}", arena_name(place.arena), place.offset_bytes);
 }

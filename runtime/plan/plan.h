@@ -45,7 +45,7 @@ struct PhasePlan {
     int32_t peak_op = -1;
 };
 
-// Memory that is not ours to place: libraries, stacks, code. Measured or estimated, and says so.
+// Memory that is not ours to place: libraries, stacks, code. `source` says how bytes were obtained.
 struct OutsideRow {
     const char* name;
     int64_t bytes;

@@ -78,9 +78,6 @@ Hash128 plan_digest(const Program& program, const Plan& plan, const DeviceRecord
     hash_places(hasher, plan);
     hash_enum(hasher, device.isa);
     hasher.number(device.threads);
-    hasher.number(device.l1_bytes);
-    hasher.number(device.l2_bytes);
-    hasher.number(device.l3_bytes);
     return hasher.finish();
 }
 

@@ -189,7 +189,8 @@ std::string find_flaw(const Program& program, const Plan& plan) {
         if (std::string flaw = find_overlap(program, std::move(blocks)); !flaw.empty()) return flaw;
         i = k;
     }
-    return flaw_of_pools(program, plan);
+    if (std::string flaw = flaw_of_pools(program, plan); !flaw.empty()) return flaw;
+    return find_schedule_flaw(program, plan);
 }
 
 }  // namespace plumb

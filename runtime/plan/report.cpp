@@ -64,8 +64,12 @@ std::string count_text(int64_t count, const char* noun) {
 
 // What an arena holds several of.
 std::string contents_text(const Program& program, const Plan& plan, Arena arena) {
-    const SlotPool& pool = plan.pool[static_cast<int>(SlotClass::forward_backward)];
-    if (arena == Arena::stash && pool.slot_bytes > 0) return count_text(pool.slot_count, "slot");
+    if (arena == Arena::stash) {
+        int64_t slots = 0;
+        for (const SlotPool& pool : plan.pool)
+            if (pool.slot_bytes > 0) slots += pool.slot_count;
+        return slots == 0 ? "" : count_text(slots, "slot");
+    }
     if (arena == Arena::io && plan.io_row_bytes > 0)
         return count_text(program.micro_batch_count, "row");
     return "";

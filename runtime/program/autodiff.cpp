@@ -1,6 +1,7 @@
 #include "runtime/program/autodiff.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "runtime/base/check.h"
 #include "runtime/program/op_table.h"
@@ -53,28 +54,46 @@ TensorId Gradient::parameter(TensorId weight) {
 
 namespace {
 
-// Copies of the ops of one recompute segment, as recorded again into the backward section. An op
-// whose outputs all leave the segment (its boundary) is saved and not run again.
+// First and last entry of the tape that has a tensor among its operands.
+struct Span {
+    size_t first = SIZE_MAX;
+    size_t last = 0;
+};
+
+std::vector<Span> spans_of(const std::vector<TapeEntry>& tape) {
+    std::vector<Span> spans;
+    for (size_t i = 0; i < tape.size(); ++i) {
+        for (int k = 0; k < tape[i].op.operand_count; ++k) {
+            if (tape[i].op.operand[k] == kNoTensor) continue;
+            Span& span = grown(spans, tape[i].op.operand[k], Span{});
+            span.first = std::min(span.first, i);
+            span.last = i;
+        }
+    }
+    return spans;
+}
+
+// Records the ops of recompute segments again into the backward section.
 class Replay {
   public:
-    Replay(Builder& builder, const std::vector<TapeEntry>& tape, size_t first, size_t last)
-        : builder_(builder), tape_(tape), first_(first), last_(last) {}
+    Replay(Builder& builder, const std::vector<TapeEntry>& tape)
+        : builder_(builder), tape_(tape), spans_(spans_of(tape)) {}
 
-    // The ops to differentiate, with recomputed operands.
-    std::vector<Op> run() {
-        find_boundary();
+    // The ops of the tape's entries [first, last), to differentiate, with recomputed operands. An
+    // op whose outputs all leave the segment (its boundary) is saved and not run again.
+    std::vector<Op> run(size_t first, size_t last) {
         std::vector<Op> ops;
-        for (size_t i = first_; i < last_; ++i) {
+        for (size_t i = first; i < last; ++i) {
             Op op = tape_[i].op;
-            const OpRow& row = op_row(op.kind);
             bool boundary_only = true;
-            for (int k = 0; k < row.operand_count; ++k) {
+            for (int k = 0; k < op.operand_count; ++k) {
                 const TensorId id = op.operand[k];
                 if (id == kNoTensor) continue;
-                if (row.operand[k].access == Access::write && !is_boundary(id)) {
+                const Access access = operand_access(tape_[i].op, k);
+                if (access == Access::write && !leaves(id, first, last)) {
                     remake(id);
                     boundary_only = false;
-                } else if (row.operand[k].access == Access::update && remade(id) != id) {
+                } else if (access == Access::update && remade(id) != id) {
                     boundary_only = false;  // in place on a recomputed tensor
                 }
                 op.operand[k] = remade(id);
@@ -89,28 +108,10 @@ class Replay {
     }
 
   private:
-    // What ops outside the segment read of the segment's outputs.
-    void find_boundary() {
-        std::vector<char> made;
-        for (size_t i = first_; i < last_; ++i) {
-            const OpRow& row = op_row(tape_[i].op.kind);
-            for (int k = 0; k < row.operand_count; ++k)
-                if (tape_[i].op.operand[k] != kNoTensor && row.operand[k].access == Access::write)
-                    grown(made, tape_[i].op.operand[k], char{0}) = 1;
-        }
-        for (size_t i = 0; i < tape_.size(); ++i) {
-            if (i >= first_ && i < last_) continue;
-            const Op& op = tape_[i].op;
-            for (int k = 0; k < op.operand_count; ++k) {
-                const TensorId id = op.operand[k];
-                if (id != kNoTensor && static_cast<size_t>(id) < made.size() &&
-                    made[static_cast<size_t>(id)])
-                    grown(boundary_, id, char{0}) = 1;
-            }
-        }
-    }
-    bool is_boundary(TensorId id) const {
-        return static_cast<size_t>(id) < boundary_.size() && boundary_[static_cast<size_t>(id)];
+    // Whether an op outside the segment has the tensor.
+    bool leaves(TensorId id, size_t first, size_t last) const {
+        const Span& span = spans_[static_cast<size_t>(id)];
+        return span.first < first || span.last >= last;
     }
     TensorId remade(TensorId id) const {
         const bool known = static_cast<size_t>(id) < remade_.size();
@@ -126,10 +127,8 @@ class Replay {
     }
     Builder& builder_;
     const std::vector<TapeEntry>& tape_;
-    size_t first_;
-    size_t last_;
-    std::vector<char> boundary_;
-    std::vector<TensorId> remade_;
+    std::vector<Span> spans_;
+    std::vector<TensorId> remade_;  // by id; what is remade leaves no segment: one list for all
 };
 
 }  // namespace
@@ -138,14 +137,13 @@ void differentiate(Builder& builder, const std::vector<TapeEntry>& tape) {
     Gradient gradient(builder);
     // Forward sweep: which values depend on a trainable parameter.
     const auto mark = [&](const Op& op) {
-        const OpRow& row = op_row(op.kind);
         bool needed = false;
-        for (int k = 0; k < row.operand_count; ++k)
-            if (op.operand[k] != kNoTensor && row.operand[k].access != Access::write)
+        for (int k = 0; k < op.operand_count; ++k)
+            if (op.operand[k] != kNoTensor && operand_access(op, k) != Access::write)
                 needed = needed || gradient.needed(op.operand[k]) ||
                          builder.weight_grad(op.operand[k]) != kNoTensor;
-        for (int k = 0; needed && k < row.operand_count; ++k)
-            if (op.operand[k] != kNoTensor && row.operand[k].access != Access::read)
+        for (int k = 0; needed && k < op.operand_count; ++k)
+            if (op.operand[k] != kNoTensor && operand_access(op, k) != Access::read)
                 grown(gradient.needed_, op.operand[k], char{0}) = 1;
     };
     for (const TapeEntry& entry : tape) mark(entry.op);
@@ -159,6 +157,7 @@ void differentiate(Builder& builder, const std::vector<TapeEntry>& tape) {
         CHECK_NOTE(row.gradient != nullptr, row.name);
         row.gradient(gradient, op);
     };
+    Replay replay(builder, tape);
     size_t last = tape.size();
     while (last > 0) {
         const int32_t segment = tape[last - 1].segment;
@@ -167,7 +166,7 @@ void differentiate(Builder& builder, const std::vector<TapeEntry>& tape) {
             apply(tape[first].op);
         } else {
             while (first > 0 && tape[first - 1].segment == segment) --first;
-            const std::vector<Op> ops = Replay(builder, tape, first, last).run();
+            const std::vector<Op> ops = replay.run(first, last);
             for (const Op& op : ops) mark(op);
             for (size_t i = ops.size(); i-- > 0;) apply(ops[i]);
         }

@@ -80,33 +80,35 @@ void Builder::allocate_units(const StateNeeds& needs) {
     }
 }
 
-TensorId Builder::weight(ParamId id, int use) {
-    const Param& param = program_.params[static_cast<size_t>(id)];
-    CHECK(use >= 0 && static_cast<size_t>(use) <= param.further_uses.size());
-    const Unit& unit = program_.units[static_cast<size_t>(param.unit)];
-    const TensorId made =
-        view(param.name, unit.weight, param.shape, param.unit_offset * dtype_bytes(Dtype::f32));
+// A view of weights from the first element of `first` on, and one of their gradients beside it.
+TensorId Builder::add_weight(const std::string& name, const Param& first, const Shape& shape,
+                             int use) {
+    const Unit unit = program_.units[static_cast<size_t>(first.unit)];
+    const int64_t offset = first.unit_offset * dtype_bytes(Dtype::f32);
+    const bool parts = needs_.gradient_parts;
+    const TensorId made = view(name, unit.weight, shape, offset);
     TensorId grad = kNoTensor;
-    if (unit.grad != kNoTensor && param.trainable) {
-        const bool parts = needs_.gradient_parts;
-        if (use > 0 && parts) {
-            grad = param.further_uses[static_cast<size_t>(use) - 1].part;
-        } else {
-            grad = view(param.name + (parts ? ".grad_part" : ".grad"),
-                        parts ? unit.grad_part : unit.grad, param.shape,
-                        param.unit_offset * dtype_bytes(Dtype::f32));
-        }
+    if (unit.grad != kNoTensor && first.trainable) {
+        if (use > 0 && parts)
+            grad = first.further_uses[static_cast<size_t>(use) - 1].part;
+        else
+            grad = view(name + (parts ? ".grad_part" : ".grad"), parts ? unit.grad_part : unit.grad,
+                        shape, offset);
     }
     grad_view_.resize(program_.tensors.size(), kNoTensor);
     grad_view_[static_cast<size_t>(made)] = grad;
     return made;
 }
 
+TensorId Builder::weight(ParamId id, int use) {
+    const Param& param = program_.params[static_cast<size_t>(id)];
+    CHECK(use >= 0 && static_cast<size_t>(use) <= param.further_uses.size());
+    return add_weight(param.name, param, param.shape, use);
+}
+
 TensorId Builder::weight(std::initializer_list<ParamId> ids) {
-    const Param first = program_.params[static_cast<size_t>(*ids.begin())];
-    const Unit unit = program_.units[static_cast<size_t>(first.unit)];
+    const Param& first = program_.params[static_cast<size_t>(*ids.begin())];
     Shape shape = first.shape;
-    const std::string name = first.name + "+" + std::to_string(ids.size() - 1);
     int64_t next = first.unit_offset;
     shape.dim[0] = 0;
     for (const ParamId id : ids) {
@@ -117,17 +119,7 @@ TensorId Builder::weight(std::initializer_list<ParamId> ids) {
         shape.dim[0] += param.shape.dim[0];
         next += param.elements();
     }
-    const int64_t offset = first.unit_offset * dtype_bytes(Dtype::f32);
-    const TensorId made = view(name, unit.weight, shape, offset);
-    TensorId grad = kNoTensor;
-    if (unit.grad != kNoTensor && first.trainable) {
-        const bool parts = needs_.gradient_parts;
-        grad = view(name + (parts ? ".grad_part" : ".grad"), parts ? unit.grad_part : unit.grad,
-                    shape, offset);
-    }
-    grad_view_.resize(program_.tensors.size(), kNoTensor);
-    grad_view_[static_cast<size_t>(made)] = grad;
-    return made;
+    return add_weight(first.name + "+" + std::to_string(ids.size() - 1), first, shape, 0);
 }
 
 TensorId Builder::weight_grad(TensorId weight) {
@@ -142,8 +134,7 @@ TensorId Builder::tensor(std::string name, Dtype dtype, const Shape& shape, Role
     made.shape = shape;
     made.dtype = dtype;
     made.role = role;
-    if (role == Role::activation || role == Role::saved || role == Role::scratch ||
-        role == Role::staging) {
+    if (belongs_to_section(role)) {
         CHECK_NOTE(section_ >= 0, "a tensor of a section is made inside it");
         made.section = section_;
     }
@@ -207,8 +198,7 @@ void Builder::record(OpKind kind, const Attrs& attrs, std::span<const TensorId> 
     op.kind = kind;
     op.attrs = attrs;
     op.operand_count = static_cast<int16_t>(row.operand_count);
-    op.lane = kind == OpKind::checkpoint_write || kind == OpKind::checkpoint_read ? Lane::host
-                                                                                  : Lane::compute;
+    op.lane = row.lane;
     std::copy(operands.begin(), operands.end(), op.operand);
     for (int i = 0; i < row.operand_count; ++i) {
         if (op.operand[i] == kNoTensor) {
@@ -330,16 +320,15 @@ TensorId Builder::select_rows(TensorId x, TensorId rows) {
 void Builder::drop_unread_outputs() {
     std::vector<char> read(program_.tensors.size(), 0);
     for (const Op& op : program_.ops) {
-        const OpRow& row = op_row(op.kind);
-        for (int i = 0; i < row.operand_count; ++i)
-            if (op.operand[i] != kNoTensor && row.operand[i].access != Access::write)
+        for (int i = 0; i < op.operand_count; ++i)
+            if (op.operand[i] != kNoTensor && operand_access(op, i) != Access::write)
                 read[static_cast<size_t>(program_.root(op.operand[i]))] = 1;
     }
     for (Op& op : program_.ops) {
         const OpRow& row = op_row(op.kind);
         for (int i = 0; i < row.operand_count; ++i) {
             const bool optional_output =
-                row.operand[i].optional && row.operand[i].access == Access::write;
+                row.operand[i].optional && operand_access(op, i) == Access::write;
             if (optional_output && op.operand[i] != kNoTensor &&
                 !read[static_cast<size_t>(program_.root(op.operand[i]))])
                 op.operand[i] = kNoTensor;

@@ -90,6 +90,7 @@ class Builder {
 
   private:
     friend void differentiate(Builder& builder, const std::vector<TapeEntry>& tape);
+    TensorId add_weight(const std::string& name, const Param& first, const Shape& shape, int use);
     TensorId make_activation(const char* what, const Shape& shape, Dtype dtype = Dtype::f32);
     void append(const Op& op);
     void drop_unread_outputs();

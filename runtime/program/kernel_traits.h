@@ -1,6 +1,6 @@
 // What the planner must know of kernels without running them: how much private scratch an op needs
 // on a named device. Traits are plain C++ tables (kernels/), so a laptop can plan for any machine.
-// Whatever a trait reads of the device record enters the plan digest.
+// A device record holds what traits read, and its name; all but the name enters the plan digest.
 // Path: cold.
 #pragma once
 
@@ -19,9 +19,6 @@ struct DeviceRecord {
     char name[24];
     Isa isa;
     int32_t threads;
-    int64_t l1_bytes;
-    int64_t l2_bytes;
-    int64_t l3_bytes;
 };
 
 struct KernelTraits {

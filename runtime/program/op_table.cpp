@@ -25,6 +25,16 @@ constexpr OperandRow in(const char* name, Dtype dtype = Dtype::f32) {
 constexpr OperandRow maybe_in(const char* name, Dtype dtype = Dtype::f32) {
     return {name, Access::read, true, dtype};
 }
+constexpr OperandRow out_or_upd(const char* name, bool (*accumulates)(const Attrs&)) {
+    return {name, Access::write, false, Dtype::f32, accumulates};
+}
+
+bool norm_accumulates(const Attrs& attrs) {
+    return attrs.norm.accumulate != 0;
+}
+bool matmul_accumulates(const Attrs& attrs) {
+    return attrs.matmul.accumulate != 0;
+}
 
 using namespace rules;
 constexpr Dtype kI32 = Dtype::i32;
@@ -36,95 +46,100 @@ constexpr Dtype kU8 = Dtype::u8;
 const OpRow kRows[] = {
     {OpKind::embed, "embed", EmbedOperands::count,
      {out("x"), in("wte"), maybe_in("wpe"), in("tokens", kI32), maybe_in("positions", kI32)},
-     check_embed, nullptr, gradient_embed, false},
+     check_embed, nullptr, gradient_embed},
     {OpKind::embed_backward, "embed_backward", EmbedBackwardOperands::count,
-     {maybe_upd("dwte"), maybe_upd("dwpe"), in("dx"), in("tokens", kI32), maybe_in("positions", kI32)},
-     check_embed_backward, nullptr, nullptr, false},
+     {maybe_upd("dwte"), maybe_upd("dwpe"), in("dx"), in("tokens", kI32),
+      maybe_in("positions", kI32)},
+     check_embed_backward, nullptr, nullptr},
 
     {OpKind::norm, "norm", NormOperands::count,
      {out("y"), maybe_out("stats"), in("x"), in("gamma"), maybe_in("beta")},
-     check_norm, nullptr, gradient_norm, false},
+     check_norm, nullptr, gradient_norm},
     {OpKind::norm_backward, "norm_backward", NormBackwardOperands::count,
-     {out("dx"), maybe_upd("dgamma"), maybe_upd("dbeta"), in("dy"), in("x"), in("stats"), in("gamma")},
-     check_norm_backward, nullptr, nullptr, false},
+     {out_or_upd("dx", norm_accumulates), maybe_upd("dgamma"), maybe_upd("dbeta"), in("dy"),
+      in("x"), in("stats"), in("gamma")},
+     check_norm_backward, nullptr, nullptr},
 
     {OpKind::matmul, "matmul", MatmulOperands::count,
      {out("y"), maybe_out("pre"), in("x"), in("w"), maybe_in("bias"), maybe_in("residual")},
-     check_matmul, flops_matmul, gradient_matmul, false},
+     check_matmul, flops_matmul, gradient_matmul},
     {OpKind::matmul_dx, "matmul_dx", MatmulDxOperands::count,
-     {out("dx"), in("dy"), in("w")},
-     check_matmul_dx, flops_matmul_dx, nullptr, false},
+     {out_or_upd("dx", matmul_accumulates), in("dy"), in("w")},
+     check_matmul_dx, flops_matmul_dx, nullptr},
     {OpKind::matmul_dw, "matmul_dw", MatmulDwOperands::count,
      {maybe_upd("dw"), maybe_upd("dbias"), in("dy"), in("x")},
-     check_matmul_dw, flops_matmul_dw, nullptr, false},
+     check_matmul_dw, flops_matmul_dw, nullptr},
 
     {OpKind::gelu_backward, "gelu_backward", GeluBackwardOperands::count,
      {upd("d"), in("pre")},
-     check_same_two, nullptr, nullptr, false},
+     check_same_two, nullptr, nullptr},
     {OpKind::swiglu, "swiglu", SwigluOperands::count,
      {out("h"), in("gate_up")},
-     check_swiglu, nullptr, gradient_swiglu, false},
+     check_swiglu, nullptr, gradient_swiglu},
     {OpKind::swiglu_backward, "swiglu_backward", SwigluBackwardOperands::count,
      {out("dgate_up"), in("dh"), in("gate_up")},
-     check_swiglu_backward, nullptr, nullptr, false},
+     check_swiglu_backward, nullptr, nullptr},
 
     {OpKind::rope, "rope", RopeOperands::count,
      {upd("qkv"), in("positions", kI32)},
-     check_rope, nullptr, gradient_rope, false},
+     check_rope, nullptr, gradient_rope},
     {OpKind::attention, "attention", AttentionOperands::count,
      {out("o"), maybe_out("lse"), in("qkv"), in("segment_start", kI32)},
-     check_attention, flops_attention, gradient_attention, false},
+     check_attention, flops_attention, gradient_attention},
     {OpKind::attention_backward, "attention_backward", AttentionBackwardOperands::count,
      {out("dqkv"), in("d_o"), in("qkv"), in("o"), in("lse"), in("segment_start", kI32)},
-     check_attention_backward, flops_attention_backward, nullptr, false},
+     check_attention_backward, flops_attention_backward, nullptr},
     {OpKind::attention_cached, "attention_cached", AttentionCachedOperands::count,
      {out("o"), upd("k_cache"), upd("v_cache"), in("qkv"), in("positions", kI32)},
-     check_attention_cached, flops_attention_cached, nullptr, false},
+     check_attention_cached, flops_attention_cached, nullptr},
 
     {OpKind::head_loss, "head_loss", HeadLossOperands::count,
      {upd("loss", kF64), in("x"), in("w"), in("targets", kI32), in("loss_weights")},
      check_head_loss, flops_head_loss, gradient_head_loss, true},
     {OpKind::head_loss_backward, "head_loss_backward", HeadLossBackwardOperands::count,
-     {upd("loss", kF64), out("dx"), maybe_upd("dw"), in("x"), in("w"), in("targets", kI32), in("loss_weights")},
-     check_head_loss_backward, flops_head_loss_backward, nullptr, false},
+     {upd("loss", kF64), out("dx"), maybe_upd("dw"), in("x"), in("w"), in("targets", kI32),
+      in("loss_weights")},
+     check_head_loss_backward, flops_head_loss_backward, nullptr},
     {OpKind::select_rows, "select_rows", SelectRowsOperands::count,
      {out("y"), in("x"), in("rows", kI32)},
-     check_select_rows, nullptr, nullptr, false},
+     check_select_rows, nullptr, nullptr},
     {OpKind::sample, "sample", SampleOperands::count,
      {out("token", kI32), in("logits")},
-     check_sample, nullptr, nullptr, false},
+     check_sample, nullptr, nullptr},
 
     {OpKind::add, "add", AddOperands::count,
      {upd("a"), in("b")},
-     check_same_two, nullptr, nullptr, false},
+     check_same_two, nullptr, nullptr},
     {OpKind::fold, "fold", FoldOperands::count,
      {upd("total"), upd("part")},
-     check_same_two, nullptr, nullptr, false},
+     check_same_two, nullptr, nullptr},
     {OpKind::grad_norm, "grad_norm", GradNormOperands::count,
      {upd("sum", kI64), in("g")},
-     check_grad_norm, nullptr, nullptr, false},
+     check_grad_norm, nullptr, nullptr},
     {OpKind::clip, "clip", ClipOperands::count,
      {out("clip", kF64), in("sum", kI64)},
-     check_clip, nullptr, nullptr, false},
+     check_clip, nullptr, nullptr},
     {OpKind::adamw, "adamw", AdamwOperands::count,
      {upd("w"), upd("g"), upd("m"), upd("v"), in("clip", kF64)},
-     check_adamw, nullptr, nullptr, false},
+     check_adamw, nullptr, nullptr},
 
     {OpKind::init, "init", InitOperands::count,
      {out("w")},
-     check_nothing, nullptr, nullptr, false},
+     check_nothing, nullptr, nullptr},
     {OpKind::zero, "zero", ZeroOperands::count,
      {out("t")},
-     check_nothing, nullptr, nullptr, false},
+     check_nothing, nullptr, nullptr},
     {OpKind::digest, "digest", DigestOperands::count,
      {upd("digest", kI64), in("t")},
-     check_digest, nullptr, nullptr, false},
+     check_digest, nullptr, nullptr},
     {OpKind::checkpoint_write, "checkpoint_write", CheckpointOperands::count,
-     {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8), maybe_upd("index", kU8)},
-     check_nothing, nullptr, nullptr, false},
+     {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8),
+      maybe_upd("index", kU8)},
+     check_nothing, nullptr, nullptr, false, Lane::host},
     {OpKind::checkpoint_read, "checkpoint_read", CheckpointOperands::count,
-     {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8), maybe_upd("index", kU8)},
-     check_nothing, nullptr, nullptr, false},
+     {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8),
+      maybe_upd("index", kU8)},
+     check_nothing, nullptr, nullptr, false, Lane::host},
 };
 // clang-format on
 static_assert(std::size(kRows) == kOpKindCount);
@@ -137,6 +152,11 @@ const OpRow& op_row(OpKind kind) {
     return row;
 }
 
+Access operand_access(const Op& op, int operand) {
+    const OperandRow& row = op_row(op.kind).operand[operand];
+    return row.accumulates != nullptr && row.accumulates(op.attrs) ? Access::update : row.access;
+}
+
 double op_bytes(const Op& op, const Shape* shape) {
     const OpRow& row = op_row(op.kind);
     double bytes = 0;
@@ -144,7 +164,7 @@ double op_bytes(const Op& op, const Shape* shape) {
         if (op.operand[i] == kNoTensor) continue;
         const double once = static_cast<double>(shape[i].elements()) *
                             static_cast<double>(dtype_bytes(row.operand[i].dtype));
-        bytes += row.operand[i].access == Access::update ? 2 * once : once;
+        bytes += operand_access(op, i) == Access::update ? 2 * once : once;
     }
     return bytes;
 }

@@ -18,6 +18,9 @@ struct OperandRow {
     Access access;
     bool optional;
     Dtype dtype;
+    // Whether an op with these attributes adds to an operand that the row has as `write`; nullptr:
+    // never. Ask operand_access(), not the fields.
+    bool (*accumulates)(const Attrs& attrs) = nullptr;
 };
 
 class Gradient;  // autodiff.h
@@ -36,10 +39,14 @@ struct OpRow {
     void (*gradient)(Gradient& gradient, const Op& op);
     // The op belongs to the backward section of a training program, where its gradient op does its
     // work as well (the loss: logits are made once).
-    bool deferred;
+    bool deferred = false;
+    Lane lane = Lane::compute;
 };
 
 const OpRow& op_row(OpKind kind);
+
+// The access of an operand of this very op: the row's, but `update` where the op accumulates.
+Access operand_access(const Op& op, int operand);
 
 // Least bytes an op moves: every present operand once, twice when updated.
 double op_bytes(const Op& op, const Shape* shape);

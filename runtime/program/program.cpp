@@ -15,6 +15,12 @@ const char* arena_name(Arena arena) {
     return kNames[static_cast<int>(arena)];
 }
 
+const char* slot_class_name(SlotClass slot_class) {
+    static constexpr const char* kNames[] = {"none", "forward_backward"};
+    static_assert(std::size(kNames) == kSlotClassCount);
+    return kNames[static_cast<int>(slot_class)];
+}
+
 const char* section_kind_name(SectionKind kind) {
     static constexpr const char* kNames[] = {"initialise", "load",   "forward",  "backward",
                                              "reduce",     "update", "evaluate", "save",

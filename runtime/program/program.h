@@ -30,6 +30,13 @@ enum class Role : uint8_t {
     staging,  // buffers of the checkpoint codec
 };
 
+// Whether tensors of a role are made by a section and dead after the last section that reads them;
+// all others are there for the whole run.
+constexpr bool belongs_to_section(Role role) {
+    return role == Role::activation || role == Role::saved || role == Role::scratch ||
+           role == Role::staging;
+}
+
 // The arenas of a rank. A tensor's arena follows from its role (arena_of in runtime/plan).
 enum class Arena : uint8_t {
     weights,
@@ -51,6 +58,7 @@ const char* arena_name(Arena arena);
 // Classes of tensors that outlive their section, each with a pool of equal slots.
 enum class SlotClass : uint8_t { none, forward_backward, count };
 inline constexpr int kSlotClassCount = static_cast<int>(SlotClass::count);
+const char* slot_class_name(SlotClass slot_class);
 
 struct Tensor {
     std::string name;

@@ -24,13 +24,18 @@ struct KernelCase {
     int32_t micro_batch = 0;
 
     int operands() const { return op_row(kind).operand_count; }
-    // Whether an operand's old value counts.
-    bool updates(int operand) const {
-        if (operand == 0 && kind == OpKind::norm_backward) return attrs.norm.accumulate != 0;
-        if (operand == 0 && kind == OpKind::matmul_dx) return attrs.matmul.accumulate != 0;
-        return op_row(kind).operand[operand].access == Access::update;
+    // The op, its present operands numbered as they stand.
+    Op op() const {
+        Op made;
+        made.kind = kind;
+        made.attrs = attrs;
+        made.operand_count = static_cast<int16_t>(operands());
+        for (int i = 0; i < operands(); ++i) made.operand[i] = shape[i].rank == 0 ? kNoTensor : i;
+        return made;
     }
-    bool writes(int operand) const { return op_row(kind).operand[operand].access != Access::read; }
+    // Whether an operand's old value counts.
+    bool updates(int operand) const { return operand_access(op(), operand) == Access::update; }
+    bool writes(int operand) const { return operand_access(op(), operand) != Access::read; }
     Dtype dtype(int operand) const { return op_row(kind).operand[operand].dtype; }
 };
 

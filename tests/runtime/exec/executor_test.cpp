@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "runtime/base/error.h"
+#include "runtime/exec/machine_limits.h"
 #include "runtime/exec/memory_use.h"
 #include "runtime/program/builder.h"
 

@@ -1,7 +1,9 @@
 #include "runtime/exec/seal.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -80,6 +82,32 @@ TEST_F(SealDeathTest, CallocReallocAndAlignedDie) {
             std::exit(std::aligned_alloc(64, 128) != nullptr ? 0 : 1);
         },
         "allocation of 128 bytes after seal");
+}
+
+// The rarer entry points, through pointers so that no compiler knows what is called.
+TEST_F(SealDeathTest, ReallocarrayVallocAndPvallocDie) {
+    void* (*volatile array)(void*, size_t, size_t) = reallocarray;
+    void* (*volatile pages)(size_t) = valloc;
+    void* (*volatile whole_pages)(size_t) = pvalloc;
+    EXPECT_DEATH(
+        {
+            seal();
+            std::exit(array(nullptr, 7, 11) != nullptr ? 0 : 1);
+        },
+        "allocation of 77 bytes after seal");
+    for (auto* const allocate : {pages, whole_pages})
+        EXPECT_DEATH(
+            {
+                seal();
+                std::exit(allocate(123) != nullptr ? 0 : 1);
+            },
+            "allocation of 123 bytes after seal");
+    // Before it they do what they promise.
+    void* page = whole_pages(1);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(page) % 4096, 0u);
+    EXPECT_GE(malloc_usable_size(page), 4096u);
+    std::free(page);
+    EXPECT_EQ(array(nullptr, SIZE_MAX / 2, 3), nullptr);
 }
 
 TEST_F(SealDeathTest, LibraryScopesAreCountedByLibrary) {

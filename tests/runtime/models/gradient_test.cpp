@@ -61,7 +61,7 @@ class Interpreter {
         }
         testing::run_reference(c, scalars, &operands);
         for (int k = 0; k < op.operand_count; ++k)
-            if (op.operand[k] != kNoTensor && op_row(op.kind).operand[k].access != Access::read)
+            if (op.operand[k] != kNoTensor && operand_access(op, k) != Access::read)
                 std::copy(operands[static_cast<size_t>(k)].begin(),
                           operands[static_cast<size_t>(k)].end(), data(op.operand[k], micro_batch));
     }

@@ -86,6 +86,65 @@ TEST_F(Prove, FindsPoolsAndRowsThatDoNotFit) {
     EXPECT_NE(flaw().find("io rows"), std::string::npos) << flaw();
 }
 
+// Faults in the schedule. Entries are f0 b0 f1 b1 update, all in slot 0.
+TEST_F(Prove, FindsASlotWrittenBeforeItsBackward) {
+    auto& entries = small_.program.phases[0].entries;
+    std::swap(entries[1], entries[2]);  // f0 f1 b0 b1
+    EXPECT_EQ(flaw(),
+              "phase step, entry 1: forward on micro-batch 1 overwrites slot 0 of forward_backward "
+              "before backward has read micro-batch 0");
+}
+
+TEST_F(Prove, FindsABackwardOfWhatItsSlotDoesNotHold) {
+    const Program good = small_.program;
+    auto& entries = small_.program.phases[0].entries;
+    entries[1].micro_batch = 1;
+    EXPECT_NE(flaw().find("entry 1: backward on micro-batch 1 reads slot 0"), std::string::npos)
+        << flaw();
+    small_.program = good;
+    entries.erase(entries.begin());  // b0 f1 b1
+    EXPECT_NE(flaw().find("entry 0: backward on micro-batch 0 reads slot 0"), std::string::npos)
+        << flaw();
+    small_.program = good;
+    entries.insert(entries.begin() + 1, entries[1]);  // b0 twice
+    EXPECT_NE(flaw().find("entry 2: backward on micro-batch 0 reads slot 0"), std::string::npos)
+        << flaw();
+}
+
+TEST_F(Prove, FindsASlotThatNobodyReadsInItsPhase) {
+    auto& entries = small_.program.phases[0].entries;
+    entries.erase(entries.begin() + 3);  // no b1: the next step's f0 would overwrite it
+    EXPECT_NE(flaw().find("ends before backward has read micro-batch 1"), std::string::npos)
+        << flaw();
+}
+
+TEST_F(Prove, FindsSlotsBeyondTheirPool) {
+    for (const int32_t slot : {-1, 1}) {
+        small_.program.phases[0].entries[0].slot[static_cast<int>(SlotClass::forward_backward)] =
+            slot;
+        EXPECT_NE(flaw().find("of 1"), std::string::npos) << flaw();
+    }
+}
+
+TEST_F(Prove, FindsACacheOverSlotsInOnePhase) {
+    auto& entries = small_.program.phases[0].entries;
+    entries.push_back(SmallProgram::entry(ids_.decode));
+    EXPECT_NE(flaw().find("phase step: cache lies over the slots"), std::string::npos) << flaw();
+    // Behind the slots, as red zones place it, it may be touched.
+    const int64_t pool = plan_.pool[static_cast<int>(SlotClass::forward_backward)].slot_bytes;
+    place(ids_.cache).offset_bytes = pool;
+    plan_.arena_bytes[static_cast<int>(Arena::stash)] += pool;
+    EXPECT_EQ(flaw(), "");
+}
+
+TEST(ProveSchedule, ManySlotsHoldManyMicroBatches) {
+    auto [small, ids] = make_training_program(3, true);
+    const Plan plan = make_plan(small.program, test_device());
+    EXPECT_EQ(find_schedule_flaw(small.program, plan), "");
+    small.program.phases[0].entries[2].slot[static_cast<int>(SlotClass::forward_backward)] = 1;
+    EXPECT_NE(find_schedule_flaw(small.program, plan).find("overwrites slot 1"), std::string::npos);
+}
+
 TEST_F(Prove, RedZonesCount) {
     plan_.red_zone_bytes = 64;  // the plan was made without
     EXPECT_NE(flaw(), "");

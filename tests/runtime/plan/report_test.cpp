@@ -69,6 +69,7 @@ TEST_F(Report, TextHasEveryArenaInUseAndStaysNarrow) {
     EXPECT_EQ(report.find("kv_cache"), std::string::npos) << "an empty arena is listed";
     EXPECT_NE(report.find(grouped_digits(plan_.total_bytes)), std::string::npos);
     EXPECT_NE(report.find("estimated"), std::string::npos);
+    EXPECT_EQ(report.find("measured"), std::string::npos) << "planning measures nothing";
     EXPECT_NE(report.find("backward: head_loss_backward (op 4)"), std::string::npos) << report;
     std::istringstream lines(report);
     for (std::string line; std::getline(lines, line);) {

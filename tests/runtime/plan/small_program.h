@@ -140,7 +140,7 @@ inline std::pair<SmallProgram, TrainingIds> make_training_program(int32_t micro_
 }
 
 inline DeviceRecord test_device() {
-    return DeviceRecord{"test", Isa::avx2, 2, 32 * kKiB, kMiB, 32 * kMiB};
+    return DeviceRecord{"test", Isa::avx2, 2};
 }
 
 }  // namespace plumb

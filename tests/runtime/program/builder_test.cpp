@@ -137,6 +137,38 @@ TEST(OpTable, RowsAreWhole) {
     }
 }
 
+TEST(OpTable, AccumulatingOpsUpdateWhatOthersWrite) {
+    Shape shape[kMaxOperands];
+    for (Shape& s : shape) s = make_shape(2, 3);
+    for (const OpKind kind : {OpKind::norm_backward, OpKind::matmul_dx}) {
+        Op op;
+        op.kind = kind;
+        op.operand[0] = 0;  // dx alone: only its bytes count
+        EXPECT_EQ(operand_access(op, 0), Access::write);
+        EXPECT_EQ(op_bytes(op, shape), 24);
+        (kind == OpKind::norm_backward ? op.attrs.norm.accumulate : op.attrs.matmul.accumulate) = 1;
+        EXPECT_EQ(operand_access(op, 0), Access::update);
+        EXPECT_EQ(op_bytes(op, shape), 48);
+        EXPECT_EQ(operand_access(op, op_row(kind).operand_count - 1), Access::read);
+    }
+}
+
+TEST(OpTable, HostOpsAreRecordedOnTheHostLane) {
+    Builder b(kHundredBytes, DeviceRecord{});
+    b.begin_section(SectionKind::save, "save");
+    const TensorId bytes = b.tensor("bytes", Dtype::u8, make_shape(64), Role::staging);
+    const TensorId x = b.tensor("x", Dtype::f32, make_shape(4), Role::activation);
+    b.record(OpKind::zero, {}, {x});
+    b.record(OpKind::checkpoint_write, {}, {kNoTensor, bytes, bytes, bytes, kNoTensor});
+    b.record(OpKind::checkpoint_read, {}, {kNoTensor, bytes, bytes, bytes, kNoTensor});
+    b.end_section();
+    const Program program = b.finish();
+    ASSERT_EQ(program.ops.size(), 3u);
+    EXPECT_EQ(program.ops[0].lane, Lane::compute);
+    EXPECT_EQ(program.ops[1].lane, Lane::host);
+    EXPECT_EQ(program.ops[2].lane, Lane::host);
+}
+
 TEST(OpTable, FlopsOfProducts) {
     Op op;
     op.kind = OpKind::matmul;
