@@ -317,7 +317,7 @@ std::vector<Setting> process_settings() {
          "cpu, record",
          "cpu: this machine; or a named device record, for planning"},
         {"run.threads", FIELD(run.run.threads), layout, range(0, 1 << 16), "threads",
-         "threads of the kernels; 0: all cores"},
+         "threads of the kernels; 0: all that this process may use"},
         {"run.memory", FIELD(run.run.memory), none, size(0, 4.6e18), "bytes",
          "memory the run may use, as in 8GiB; 0: no limit"},
     };
