@@ -10,7 +10,9 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
+#include <sstream>
 
 #include "runtime/base/checked.h"
 #include "runtime/base/log.h"
@@ -125,14 +127,21 @@ void flush_directory(const std::string& path) {
     if (!flushed) fail_io("flush directory " + path, code);
 }
 
-// Whether this program made the token file at `path`, and may make it anew.
+// Whether this program made the token file at `path`, and may make it anew: its sidecar says so, or
+// the sidecar that an interrupted plumb-data had ready to rename.
 bool is_ours(const std::string& path) {
-    try {
-        TokenFileInfo info;
-        return read_token_sidecar(path, &info) && info.tokenizer == kByteTokenizer;
-    } catch (const Error&) {
-        return false;  // a sidecar that says nothing does not say that it is ours
+    for (const std::string& sidecar :
+         {token_sidecar_path(path), temporary_path(token_sidecar_path(path))}) {
+        std::ifstream file(sidecar);
+        std::ostringstream text;
+        if (!file || !(text << file.rdbuf())) continue;
+        try {
+            return parse_token_sidecar(text.str(), sidecar).tokenizer == kByteTokenizer;
+        } catch (const Error&) {
+            return false;  // a sidecar that says nothing does not say that it is ours
+        }
     }
+    return false;
 }
 
 // Fails before anything is replaced when a name is taken by what rename cannot replace, or by a

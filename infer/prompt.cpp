@@ -86,7 +86,8 @@ std::string read_prompt_file(const std::string& path) {
     };
     const std::unique_ptr<FILE, decltype(close)> file(
         path == "-" ? stdin : std::fopen(path.c_str(), "rb"), close);
-    if (file == nullptr) fail(ExitCode::bad_input);
+    if (file == nullptr)
+        fail(errno == ENOENT || errno == ENOTDIR ? ExitCode::bad_input : ExitCode::io);
     std::string bytes;
     char part[4096];
     while (const size_t size = std::fread(part, 1, sizeof part, file.get()))

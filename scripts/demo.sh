@@ -128,7 +128,7 @@ resume = "auto"
 
 [run]
 device = "cpu"
-threads = $(nproc)
+threads = 0                  # all that this process may use
 TOML
 
 say "Plan: every byte of the run, before it starts"

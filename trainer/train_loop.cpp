@@ -156,9 +156,6 @@ void TrainLoop::step() noexcept {
 }
 
 void TrainLoop::evaluate_now() noexcept {
-    // A busy neighbour may have halved what was measured at the start; a peak can only be too low.
-    const DeviceRecord& device = parts_.session.device();
-    parts_.peak_flops = std::max(parts_.peak_flops, measure_peak_flops(device.isa, device.threads));
     const double begin_s = now_s();
     const double loss = evaluate(parts_.session, *parts_.valid, config_.run.train.eval_batches);
     parts_.log.evaluation(record_.step, loss, now_s() - begin_s);

@@ -28,7 +28,7 @@ struct TrainParts {
     StepLog& log;
     StopRequest& stop;
     PeakMemory& peak_memory;
-    double peak_flops;  // measured, again at each evaluation; mfu is over the best
+    double peak_flops;  // measured at the start; mfu is over it
 };
 
 enum class TrainEnd : uint8_t { finished, stopped, not_finite };

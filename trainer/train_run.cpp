@@ -80,7 +80,7 @@ void check_folders(const CheckpointSpec& checkpoint) {
             throw Error(ExitCode::bad_input,
                         fmt::format("{}: {} is a file; it must be a folder", key, path));
     };
-    refuse_file("checkpoint.dir", checkpoint.dir);
+    refuse_file("checkpoint.dir", checkpoint.dir);  // before anything is reserved
     if (checkpoint.resume != "auto" && checkpoint.resume != "never")
         refuse_file("checkpoint.resume", checkpoint.resume);
 }
@@ -106,7 +106,8 @@ void keep_place_in_data(int64_t sequence_length, RunRecord* record) {
     const int64_t tokens = record->tokens_consumed;
     const int64_t sequences = tokens / sequence_length + (tokens % sequence_length == 0 ? 0 : 1);
     if (sequences == record->sequences_consumed) return;
-    say("  sequences now have {} tokens: the data goes on after {} of them, where {} tokens end",
+    say("  sequences now have {} tokens: the data goes on after {} of them, as many as {} tokens "
+        "make; their order is another",
         sequence_length, sequences, tokens);
     record->sequences_consumed = sequences;
 }

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <set>
+#include <sstream>
 
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
@@ -61,6 +63,22 @@ void check_path_length(const std::string& directory) {
     check_folder(join_path(step.text, data_file_name(0).text, &file));
 }
 
+// The lines "key = value" of `text` whose keys `like` has too.
+std::string lines_of_keys(const std::string& text, const std::string& like) {
+    const auto for_each_line = [](const std::string& lines, const auto& body) {
+        std::istringstream stream(lines);
+        for (std::string line; std::getline(stream, line);)
+            body(line.substr(0, line.find(" = ")), line);
+    };
+    std::set<std::string> keys;
+    for_each_line(like, [&](const std::string& key, const std::string&) { keys.insert(key); });
+    std::string kept;
+    for_each_line(text, [&](const std::string& key, const std::string& line) {
+        if (keys.count(key) > 0) kept += line + "\n";
+    });
+    return kept;
+}
+
 }  // namespace
 
 StateIo::StateIo(Session& session)
@@ -106,7 +124,9 @@ void StateIo::lock_folder() {
                                 "wait for its end or name another folder",
                                 directory_, path));
     throw Error(ExitCode::io,
-                fmt::format("checkpoint.dir: cannot lock {}: {}", path, std::strerror(code)));
+                fmt::format("checkpoint.dir: cannot lock {} (flock, which keeps two trainings out "
+                            "of one folder): {}; name a folder on a file system that has locks",
+                            path, std::strerror(code)));
 }
 
 void StateIo::prepare_folder() {
@@ -172,34 +192,42 @@ LoadReport StateIo::load(const std::string& directory) {
     // find none and begin a new run.
     std::error_code unknown;
     const bool ours = lock_fd_ >= 0 && std::filesystem::equivalent(directory, directory_, unknown);
+    // A training must not go on from an older step while a newer one may be readable tomorrow: the
+    // next start would take that one and drop what was trained in between.
     for (const PassedOver& p : passed)
-        report.notes.push_back(fmt::format("passed over {}: {}{}", p.path, p.why,
-                                           ours ? set_aside(p.path, p.lasting) : ""));
+        if (ours && !p.lasting)
+            throw Error(ExitCode::io,
+                        fmt::format("cannot read {}: {}; try again, or move it away to go on from "
+                                    "{}",
+                                    p.path, p.why, report.path));
+    for (const PassedOver& p : passed)
+        report.notes.push_back(
+            fmt::format("passed over {}: {}{}", p.path, p.why, ours ? set_aside(p.path) : ""));
     return report;
 }
 
 // What is to be said of it. One that keeps its name is kept beside the number that retention keeps.
-std::string StateIo::set_aside(const std::string& path, bool lasting) {
+std::string StateIo::set_aside(const std::string& path) {
     const std::string name = path.substr(path.rfind('/') + 1);
-    Status status;
-    if (lasting) status = set_aside_step(posix_files(), directory_.c_str(), name.c_str());
-    if (lasting && status.ok())
+    const Status status = set_aside_step(posix_files(), directory_.c_str(), name.c_str());
+    if (status.ok())
         return fmt::format("; it is now {}/{}{}, for you to look at or delete", directory_,
                            kDamagedPrefix, name);
     ++unreadable_count_;
-    return lasting ? fmt::format("; {}", status.message) : "";
+    return fmt::format("; {}", status.message);
 }
 
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
     const std::string settings(reader.settings());
-    const RunConfig saved = parse_settings_text(settings, reader.path());
     // Both hashed by this program: the saved hash does not know of settings that came later, whose
-    // defaults are what the model was then.
+    // defaults are what the model was then. Only the model's lines are read: rules about training
+    // may have become stricter since, and must not keep a model from being loaded.
+    const std::string model_now = settings_text(session_.config(), HashGroup::model);
+    const RunConfig saved = parse_settings_text(lines_of_keys(settings, model_now), reader.path());
     if (!(model_hash(saved) == model_hash_)) {
         std::string lines;
         for (const std::string& line :
-             differing_settings(settings_text(saved, HashGroup::model),
-                                settings_text(session_.config(), HashGroup::model)))
+             differing_settings(settings_text(saved, HashGroup::model), model_now))
             lines += "\n  " + line;
         throw Error(ExitCode::bad_input,
                     fmt::format("checkpoint {} is of another model:{}", reader.path(), lines));
@@ -232,8 +260,8 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
         throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
                                            reader.path(), to_hex(digest()),
                                            to_hex(report->digest)));
-    report->differences = differing_settings(settings_text(saved, HashGroup::training),
-                                             settings_text(session_.config(), HashGroup::training));
+    const std::string training_now = settings_text(session_.config(), HashGroup::training);
+    report->differences = differing_settings(lines_of_keys(settings, training_now), training_now);
 }
 
 Hash128 StateIo::digest() noexcept {

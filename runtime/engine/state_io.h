@@ -75,7 +75,7 @@ class StateIo {
   private:
     void lock_folder();
     void load_tensors(CheckpointReader& reader, LoadReport* report);
-    std::string set_aside(const std::string& path, bool lasting);
+    std::string set_aside(const std::string& path);
     CodecStaging staging(OpKind kind, ByteSpan* index) const;
 
     Session& session_;

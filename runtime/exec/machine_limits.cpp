@@ -1,5 +1,6 @@
 #include "runtime/exec/machine_limits.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -102,6 +103,9 @@ int32_t usable_cpus(const std::string& root) {
     const bool known = sched_getaffinity(0, sizeof mask, &mask) == 0;
     // Beyond the mask's 1,024 CPUs the call fails: all that are online.
     int64_t cpus = known ? CPU_COUNT(&mask) : sysconf(_SC_NPROCESSORS_ONLN);
+    // With OMP_PROC_BIND and its kin this thread was bound before main; OpenMP knows the mask.
+    if (omp_get_proc_bind() != omp_proc_bind_false)
+        cpus = std::max<int64_t>(cpus, omp_get_num_procs());
     const GroupFolders folders = group_folders(root, "cpu");
     for (const std::string& folder : folders.v2) {
         std::ifstream file(folder + "/cpu.max");  // "max 100000" or "quota period"

@@ -8,7 +8,7 @@
 namespace plumb {
 
 // Call first thing in main. Does nothing when the user has set OMP_WAIT_POLICY, GOMP_SPINCOUNT or
-// KMP_BLOCKTIME, or when the process cannot execute itself again.
+// KMP_BLOCKTIME, or bound the threads, or when the process cannot execute itself again.
 void spin_briefly(char** argv);
 
 }  // namespace plumb

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "runtime/plan/prove.h"
+#include "runtime/program/op_table.h"
 
 namespace plumb {
 
@@ -15,8 +16,8 @@ namespace {
 
 // What the ops of one section touch.
 struct Touched {
-    bool makes[kSlotClassCount] = {};  // has the first op of some tensor of the class
-    bool reads[kSlotClassCount] = {};  // has an op on a tensor that another section makes
+    bool makes[kSlotClassCount] = {};  // writes some tensor of the class first
+    bool reads[kSlotClassCount] = {};  // touches a tensor that it does not make
     std::set<TensorId> caches;
 };
 
@@ -39,7 +40,8 @@ std::vector<Touched> touched_by_sections(const Program& program) {
                 if (tensor.role == Role::kv_cache) touched[s].caches.insert(id);
                 if (tensor.role != Role::saved) continue;
                 SectionId& made_by = maker[static_cast<size_t>(id)];
-                if (made_by < 0) made_by = static_cast<SectionId>(s);
+                if (made_by < 0 && operand_access(op, k) == Access::write)
+                    made_by = static_cast<SectionId>(s);
                 const auto slot_class = static_cast<size_t>(tensor.slot_class);
                 (made_by == static_cast<SectionId>(s) ? touched[s].makes
                                                       : touched[s].reads)[slot_class] = true;

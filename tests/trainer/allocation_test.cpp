@@ -56,10 +56,6 @@ TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
     EXPECT_FALSE(result.last_save_failed);
     EXPECT_EQ(this->log("loss").size(), 50u);
     EXPECT_EQ(this->log("valid_loss").size(), 2u);
-    // The peak it was given, 1 flop/s, gives way to what the first evaluation measures.
-    const auto steps = this->log("mfu");
-    EXPECT_GT(steps[24]["mfu"].get<double>(), 1e3);
-    EXPECT_LT(steps[25]["mfu"].get<double>(), 10);
     EXPECT_EQ(digests().size(), 1u);
     EXPECT_NE(text.find("sample after step 50"), std::string::npos) << text;
     for (int i = 0; i < static_cast<int>(Library::count); ++i) {

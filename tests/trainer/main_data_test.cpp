@@ -125,6 +125,17 @@ TEST_F(PlumbData, DoesNotOverwriteItsOwnInput) {
     EXPECT_EQ(TokenFile(path("d/train.bin")).count(), 9);
 }
 
+TEST_F(PlumbData, MakesAnewWhatAnInterruptedRunLeft) {
+    const std::string arguments = put("t.txt", "0123456789") + " --out " + path("d");
+    ASSERT_EQ(run(arguments), 0) << error_;
+    // Killed after the tokens were renamed and before their sidecars were.
+    for (const char* name : {"d/train.bin.json", "d/valid.bin.json"})
+        fs::rename(path(name), path(name) + ".tmp");
+    ASSERT_EQ(run(arguments), 0) << error_;
+    EXPECT_EQ(TokenFile(path("d/train.bin")).count(), 9);
+    EXPECT_FALSE(fs::exists(path("d/train.bin.json.tmp")));
+}
+
 TEST_F(PlumbData, DoesNotReplaceTokensOfAnotherMaker) {
     const std::string arguments = put("t.txt", "0123456789") + " --out " + path("d");
     ASSERT_EQ(run(arguments), 0) << error_;

@@ -93,12 +93,12 @@ TEST_F(TrainRun, ResumesFromANamedFolder) {
         << error_;
 }
 
-TEST_F(TrainRun, AnotherSequenceLengthGoesOnWhereTheTokensEnd) {
+TEST_F(TrainRun, AnotherSequenceLengthGoesOnAtTheSameCountOfTokens) {
     ASSERT_EQ(train("--train.stop_at=21"), 0) << error_;
     const std::string shorter = "--batch.sequence_length=13 --train.stop_at=";
     ASSERT_EQ(train(shorter + "22"), 0) << error_;
     EXPECT_NE(output_.find("sequences now have 13 tokens: the data goes on after 104 of them, "
-                           "where 1344 tokens end\n"),
+                           "as many as 1344 tokens make"),
               std::string::npos)
         << output_;
     EXPECT_EQ(log("loss").back()["tokens"].get<int>(), 1344 + 4 * 13);

@@ -231,6 +231,20 @@ TEST_F(StateIoTest, ModelsAreComparedByTheirSettings) {
                "vocab_size: 64 in the checkpoint, 65 now");
 }
 
+// Rules about training that became stricter after a save must not keep it from being loaded.
+TEST_F(StateIoTest, StoredTrainingSettingsAreNotJudged) {
+    config.run.train.steps = 12;
+    config.run.train.warmup_steps = 20;  // complete_run would refuse it
+    save({3});
+    config.run.train.warmup_steps = 5;
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    const LoadReport report = state.load(folder);
+    ASSERT_TRUE(report.found);
+    EXPECT_EQ(report.differences,
+              std::vector<std::string>{"train.warmup_steps: 20 in the checkpoint, 5 now"});
+}
+
 TEST_F(StateIoTest, LargerChunksThanPlannedAreRefused) {
     config.run.checkpoint.chunk_bytes = 8192;
     save({40});

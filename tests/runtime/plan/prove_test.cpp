@@ -111,6 +111,16 @@ TEST_F(Prove, FindsABackwardOfWhatItsSlotDoesNotHold) {
         << flaw();
 }
 
+TEST_F(Prove, FindsASavedTensorThatNobodyWrites) {
+    for (Op& op : small_.program.ops)  // the forward's matmul writes elsewhere
+        if (op.kind == OpKind::matmul && op.operand[MatmulOperands::y] == ids_.saved_early)
+            op.operand[MatmulOperands::y] = ids_.y;
+    for (Op& op : small_.program.ops)  // and its last op no longer makes the class
+        if (op.operand[0] == ids_.saved_late) op.operand[0] = ids_.y;
+    const std::string found = find_schedule_flaw(small_.program, plan_);
+    EXPECT_NE(found.find("reads slot 0"), std::string::npos) << found;
+}
+
 TEST_F(Prove, FindsASlotThatNobodyReadsInItsPhase) {
     auto& entries = small_.program.phases[0].entries;
     entries.erase(entries.begin() + 3);  // no b1: the next step's f0 would overwrite it
