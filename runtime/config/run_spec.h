@@ -58,8 +58,9 @@ struct DataSpec {
 
 struct CheckpointSpec {
     std::string dir = "run";
-    int64_t every = 50;  // steps; 0: never save, not even at the end
-    int64_t keep = 2;
+    int64_t every = 50;           // steps; 0: never save, not even at the end
+    int64_t keep = 2;             // newest checkpoints
+    int64_t keep_every = 0;       // steps; multiples of it stay too; 0: none
     std::string resume = "auto";  // "auto": the newest in dir, if any; "never"; or a folder
     int64_t chunk_bytes = int64_t{1} << 20;
 

@@ -295,6 +295,8 @@ std::vector<Setting> process_settings() {
          "the run's folder: checkpoints and log.jsonl"},
         {"checkpoint.every", FIELD(run.checkpoint.every), none, range(0, kMostSteps), "steps",
          "save after so many steps; 0: never, not even at the end"},
+        {"checkpoint.keep_every", FIELD(run.checkpoint.keep_every), none, range(0, kMostSteps),
+         "steps", "checkpoints whose step is a multiple stay for good; 0: none"},
         {"checkpoint.keep", FIELD(run.checkpoint.keep), none, range(2, 1 << 20), "checkpoints",
          "newest checkpoints that are kept"},
         {"checkpoint.resume",

@@ -305,7 +305,7 @@ Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
 Status StateIo::prune(int* removed) noexcept {
     return keep_newest(posix_files(), directory_.c_str(), run_,
                        static_cast<int>(session_.config().run.checkpoint.keep) + unreadable_count_,
-                       0, removed);
+                       session_.config().run.checkpoint.keep_every, removed);
 }
 
 RunConfig config_of_checkpoint(const std::string& directory,

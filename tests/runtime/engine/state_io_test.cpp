@@ -98,6 +98,20 @@ TEST_F(StateIoTest, WhatWasFoundDamagedIsNotAmongTheKept) {
     EXPECT_EQ(steps(), (std::vector<int64_t>{57, 56})) << "not kept for ever";
 }
 
+TEST_F(StateIoTest, MultiplesOfKeepEveryStay) {
+    config.run.checkpoint.keep_every = 20;
+    Session session(config, Purpose::train);
+    session.run_phase(PhaseKind::initialise);
+    StateIo state(session);
+    state.prepare_folder();
+    for (const int64_t step : {10, 20, 30, 40, 50, 60, 70}) {
+        save_step(state, step);
+        int removed = 0;
+        ASSERT_TRUE(state.prune(&removed).ok());
+    }
+    EXPECT_EQ(steps(), (std::vector<int64_t>{70, 60, 40, 20}));
+}
+
 TEST_F(StateIoTest, WhatCannotBeRenamedIsKeptBesideTheOthers) {
     save({40, 55});
     const std::string damaged = damage(55);
