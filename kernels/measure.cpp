@@ -45,7 +45,7 @@ double peak_of_run(Isa isa, int32_t threads) noexcept {
 }  // namespace
 
 // A new team may share one core until the scheduler has moved its threads apart, which takes longer
-// than a run: so it runs on, up to half a second, while the team is far below its threads alone.
+// than a run: so it runs on, up to half a second, while the team is below its threads alone.
 double measure_peak_flops(Isa isa, int32_t threads) noexcept {
     constexpr int kRuns = 12;
     constexpr double kPatienceS = 0.5;
@@ -53,7 +53,7 @@ double measure_peak_flops(Isa isa, int32_t threads) noexcept {
     for (int run = 0; run < 3; ++run) alone = std::max(alone, peak_of_run(isa, 1));
     const auto start = Clock::now();
     for (int run = 0;
-         run < kRuns || (best < 0.9 * threads * alone && seconds_since(start) < kPatienceS); ++run)
+         run < kRuns || (best < 0.97 * threads * alone && seconds_since(start) < kPatienceS); ++run)
         best = std::max(best, peak_of_run(isa, threads));
     return best;
 }
