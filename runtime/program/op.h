@@ -90,9 +90,9 @@ struct NormBackwardOperands {
     enum : int { dx, dgamma, dbeta, dy, x, stats, gamma, count };
 };
 // y_NO = f(x_NI * w_OI^T + bias_O) + residual_NO; f = identity or GELU (tanh form); with GELU the
-// argument of f is stored in pre_NO when present. x, y, pre, residual may have more leading dims.
-// Outputs y (f32 when attrs.wide), pre (optional). Inputs x, w, bias f32 (optional), residual
-// (optional).
+// argument of f is rounded to the value dtype and stored in pre_NO when present. x, y, pre,
+// residual may have more leading dims. Outputs y (f32 when attrs.wide), pre (optional). Inputs x,
+// w, bias f32 (optional), residual (optional).
 struct MatmulOperands {
     enum : int { y, pre, x, w, bias, residual, count };
 };

@@ -192,7 +192,8 @@ inline KernelCase head_loss_case(bool backward, int64_t n, int64_t d, int64_t v,
     c.attrs.loss.chunk = chunk;
     const Shape x = make_shape(1, n, d), w = make_shape(v, d), bt = make_shape(1, n);
     const Shape one = make_shape(1);
-    const Shape forward[] = {one, x, w, bt, bt}, back[] = {one, x, w, x, w, bt, bt};
+    const Shape none;
+    const Shape forward[] = {one, x, w, bt, bt, none}, back[] = {one, x, w, x, w, bt, bt, none};
     for (int i = 0; i < c.operands(); ++i) c.shape[i] = backward ? back[i] : forward[i];
     return c;
 }
