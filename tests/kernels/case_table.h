@@ -287,13 +287,15 @@ inline std::vector<KernelCase> small_cases() {
     return cases;
 }
 
-// The same op on values of another dtype, with a master where the op needs one.
+// The same op on values of another dtype, with masters where the op needs them.
 inline KernelCase in_dtype(KernelCase c, Dtype dtype) {
     c.value_dtype = dtype;
     if (dtype == Dtype::f32) return c;
     c.name += std::string("_") + dtype_name(dtype);
     if (c.kind == OpKind::adamw) c.shape[AdamwOperands::master] = c.shape[AdamwOperands::w];
     if (c.kind == OpKind::init) c.shape[InitOperands::master] = c.shape[InitOperands::w];
+    if (c.kind == OpKind::digest && dtype == Dtype::bf16)
+        c.shape[DigestOperands::low] = c.shape[DigestOperands::t];
     return c;
 }
 

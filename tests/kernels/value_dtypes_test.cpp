@@ -255,9 +255,7 @@ TEST_P(ValueDtypes, InitGivesTheSameMastersInEveryDtype) {
 TEST_P(ValueDtypes, DigestOfPairsIsTheDigestOfTheirMasters) {
     using O = DigestOperands;
     const int64_t count = 5003;
-    KernelCase c = flat_case(OpKind::digest, count);
-    c.value_dtype = Dtype::bf16;
-    c.shape[O::low] = c.shape[O::t];
+    KernelCase c = in_dtype(flat_case(OpKind::digest, count), Dtype::bf16);
     c.attrs.state.key = 99;
     c.attrs.state.first = 17;
     c.attrs.state.begin = 1;
