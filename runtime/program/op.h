@@ -187,7 +187,11 @@ struct ClipOperands {
 // (sqrt(v)/sqrt(1-beta2^t) + eps). Always sets g to zero; changes nothing else when
 // clip.finite == 0. Updates w, master, g, m, v (same flat shape). Inputs clip_4 f64.
 // The weight that is updated is the fp32 master. f32: w itself, no master. bf16: the pair of w and
-// master u16 (split_master in master.h). f16: master f32, of which w is the rounding.
+// master u16 (split_master in dtype.h). f16: master f32, of which w is the rounding.
+// The master gets the same bits whatever the value dtype. One that w cannot hold (0x1.ffp127 and
+// more in bf16, 65520 and more in f16) makes w infinite and stays exact itself: it is not clamped,
+// which would hide that training diverged, but makes the next steps non-finite, and those are
+// skipped and shown.
 struct AdamwOperands {
     enum : int { w, master, g, m, v, clip, count };
 };
