@@ -48,12 +48,16 @@ TEST(ModelProgram, MixedPrecisionKeepsInFp32WhatMustBe) {
             };
             EXPECT_EQ(dtype(param.weight), param.is_matrix() ? value : Dtype::f32) << param.name;
             EXPECT_EQ(param.master != kNoTensor, param.is_matrix()) << param.name;
-            if (param.is_matrix()) EXPECT_EQ(dtype(param.master), master) << param.name;
+            if (param.is_matrix()) {
+                EXPECT_EQ(dtype(param.master), master) << param.name;
+            }
             EXPECT_EQ(dtype(param.grad), Dtype::f32);
             EXPECT_EQ(dtype(param.moment1), Dtype::f32);
         }
         for (const Tensor& tensor : program.tensors) {
-            if (tensor.role == Role::kv_cache) EXPECT_EQ(tensor.dtype, value) << tensor.name;
+            if (tensor.role == Role::kv_cache) {
+                EXPECT_EQ(tensor.dtype, value) << tensor.name;
+            }
             if (tensor.role != Role::activation && tensor.role != Role::saved) continue;
             const bool statistic = tensor.name.find("stats") != std::string::npos ||
                                    tensor.name.find("lse") != std::string::npos;
