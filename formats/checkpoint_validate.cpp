@@ -126,8 +126,8 @@ Status validate_chunk(const char* file, int64_t index, const ChunkRecord& chunk,
     const bool raw = chunk.codec == static_cast<uint8_t>(ChunkCodec::raw) &&
                      chunk.transform == static_cast<uint8_t>(ChunkTransform::none);
     const bool planes = chunk.codec == static_cast<uint8_t>(ChunkCodec::zstd) &&
-                        chunk.transform == static_cast<uint8_t>(ChunkTransform::planes_f32) &&
-                        dtype == Dtype::f32;
+                        chunk.transform == static_cast<uint8_t>(planes_of(dtype)) &&
+                        planes_of(dtype) != ChunkTransform::none;
     if ((!raw && !planes) || !all_zero(chunk.reserved0) || !all_zero(chunk.reserved1))
         return damaged("%s: chunk %lld has codec %u, transform %u or reserved bytes of no meaning",
                        file, place, chunk.codec, chunk.transform);
