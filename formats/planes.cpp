@@ -15,8 +15,24 @@ namespace {
 // Below this zstd's frame and the padding cost more than the exponents save.
 constexpr int64_t kPlaneWordsMin = 64;
 
+// Bytes of the words that a transform parts; 0 when it parts none.
 int64_t word_bytes(ChunkTransform transform) noexcept {
-    return transform == ChunkTransform::planes_f32 ? 4 : 2;
+    switch (transform) {
+        case ChunkTransform::none:
+            return 0;
+        case ChunkTransform::planes_16:
+            return 2;
+        case ChunkTransform::planes_f32:
+        case ChunkTransform::planes_f32_unsigned:
+            return 4;
+    }
+    return 0;
+}
+
+// Bytes of the planes from 1 on. Without signs the last one has seven bits a word.
+int64_t rest_bytes(ChunkTransform transform, int64_t count) noexcept {
+    return transform == ChunkTransform::planes_f32_unsigned ? 2 * count + 7 * ceil_div(count, 8)
+                                                            : (word_bytes(transform) - 1) * count;
 }
 
 // Matching is switched off by the most negative level, literals are Huffman-coded all the same.
@@ -40,30 +56,63 @@ int64_t code_plane(const uint8_t* plane, int64_t size_bytes, uint8_t* out,
 }
 
 // Both loops are what the compiler turns into vector shuffles at -O3 (see CMakeLists.txt). `rest`
-// holds planes 1, 2, ... one after another.
+// holds planes 1, 2, ... one after another. Returns whether any sign is set.
 template <typename Word>
-void split_planes(const uint8_t* __restrict raw, int64_t count, uint8_t* __restrict plane0,
+bool split_planes(const uint8_t* __restrict raw, int64_t count, uint8_t* __restrict plane0,
                   uint8_t* __restrict rest) noexcept {
+    Word any = 0;
     for (int64_t i = 0; i < count; ++i) {
         Word word;
         std::memcpy(&word, raw + i * int64_t{sizeof word}, sizeof word);
         word = std::rotl(word, 1);
+        any |= word;
         plane0[i] = static_cast<uint8_t>(word >> (8 * (sizeof word - 1)));
         for (size_t p = 1; p < sizeof word; ++p)
             rest[static_cast<int64_t>(p - 1) * count + i] =
                 static_cast<uint8_t>(word >> (8 * (sizeof word - 1 - p)));
     }
+    return (any & 1) != 0;
 }
 
+// `between` holds the planes between the first and the last.
 template <typename Word>
-void merge_planes(const uint8_t* __restrict plane0, const uint8_t* __restrict rest, int64_t count,
-                  uint8_t* __restrict raw) noexcept {
+void merge_planes(const uint8_t* __restrict plane0, const uint8_t* __restrict between,
+                  const uint8_t* __restrict last, int64_t count, uint8_t* __restrict raw) noexcept {
     for (int64_t i = 0; i < count; ++i) {
         Word word = plane0[i];
-        for (size_t p = 1; p < sizeof word; ++p)
-            word = static_cast<Word>(word << 8 | rest[static_cast<int64_t>(p - 1) * count + i]);
-        word = std::rotr(word, 1);
+        for (size_t p = 1; p + 1 < sizeof word; ++p)
+            word = static_cast<Word>(word << 8 | between[static_cast<int64_t>(p - 1) * count + i]);
+        word = std::rotr(static_cast<Word>(word << 8 | last[i]), 1);
         std::memcpy(raw + i * int64_t{sizeof word}, &word, sizeof word);
+    }
+}
+
+// The upper seven bits of each byte of `plane` move together, in place: those of eight bytes into
+// seven, the first lowest. Bytes up to the next multiple of eight are there to be used.
+void pack_sevens(uint8_t* plane, int64_t count) noexcept {
+    const int64_t groups = ceil_div(count, 8);
+    std::memset(plane + count, 0, static_cast<size_t>(groups * 8 - count));
+    for (int64_t g = 0; g < groups; ++g) {
+        uint64_t x;
+        std::memcpy(&x, plane + g * 8, 8);
+        x = x >> 1 & 0x7F7F7F7F7F7F7F7Fu;
+        x = (x & 0x007F007F007F007Fu) | (x & 0x7F007F007F007F00u) >> 1;
+        x = (x & 0x00003FFF00003FFFu) | (x & 0x3FFF00003FFF0000u) >> 2;
+        x = (x & 0x000000000FFFFFFFu) | (x & 0x0FFFFFFF00000000u) >> 4;
+        std::memcpy(plane + g * 7, &x, 8);  // its last byte is zero and gives way to the next group
+    }
+}
+
+// Back, into whole groups of eight; reads one byte more than `packed` has.
+void spread_sevens(const uint8_t* packed, int64_t count, uint8_t* plane) noexcept {
+    for (int64_t g = 0; g < ceil_div(count, 8); ++g) {
+        uint64_t x;
+        std::memcpy(&x, packed + g * 7, 8);
+        x = (x & 0x000000000FFFFFFFu) | (x << 4 & 0x0FFFFFFF00000000u);
+        x = (x & 0x00003FFF00003FFFu) | (x << 2 & 0x3FFF00003FFF0000u);
+        x = (x & 0x007F007F007F007Fu) | (x << 1 & 0x7F007F007F007F00u);
+        x <<= 1;
+        std::memcpy(plane + g * 8, &x, 8);
     }
 }
 
@@ -86,40 +135,46 @@ Status decode_planes(const StoredChunk& chunk, uint8_t* raw, int64_t raw_bytes,
                      const CodecStaging& staging) noexcept {
     const int64_t word = word_bytes(chunk.transform);
     const int64_t count = raw_bytes / word;
-    const int64_t rest_bytes = raw_bytes - count;
-    if (raw_bytes % word != 0 || chunk.stored_bytes <= rest_bytes)
+    const int64_t rest = rest_bytes(chunk.transform, count);
+    if (raw_bytes % word != 0 || chunk.stored_bytes <= rest)
         return failure(StatusCode::damaged, "%lld stored bytes for %lld raw are no byte planes",
                        static_cast<long long>(chunk.stored_bytes),
                        static_cast<long long>(raw_bytes));
-    const uint8_t* rest = staging.stored.data;
-    const uint8_t* frame = rest + rest_bytes;
-    const auto remain = static_cast<size_t>(chunk.stored_bytes - rest_bytes);
+    CHECK(staging.planes.size_bytes >= codec_staging_bytes(raw_bytes).planes);
+    const uint8_t* stored = staging.stored.data;
+    const uint8_t* frame = stored + rest;
+    const auto remain = static_cast<size_t>(chunk.stored_bytes - rest);
     // Zstd knows frames of other kinds too; they have no place here.
     uint32_t magic = 0;
     if (remain >= sizeof magic) std::memcpy(&magic, frame, sizeof magic);
     const size_t frame_bytes =
         magic == ZSTD_MAGICNUMBER ? ZSTD_findFrameCompressedSize(frame, remain) : 0;
     if (frame_bytes == 0 || ZSTD_isError(frame_bytes))
-        return failure(StatusCode::damaged, "the %lld bytes behind the mantissas are no zstd frame",
+        return failure(StatusCode::damaged, "the last %lld stored bytes do not begin a zstd frame",
                        static_cast<long long>(remain));
-    CHECK(staging.planes.size_bytes >= count);
+    uint8_t* plane0 = staging.planes.data;
     ZSTD_DCtx* context =
         ZSTD_initStaticDCtx(staging.context.data, static_cast<size_t>(staging.context.size_bytes));
     CHECK_NOTE(context != nullptr, "codec context is too small or not aligned to 8 bytes");
-    const size_t got = ZSTD_decompressDCtx(context, staging.planes.data, static_cast<size_t>(count),
-                                           frame, frame_bytes);
+    const size_t got =
+        ZSTD_decompressDCtx(context, plane0, static_cast<size_t>(count), frame, frame_bytes);
     if (ZSTD_isError(got) || static_cast<int64_t>(got) != count)
         return failure(StatusCode::damaged, "plane 0 does not decode to %lld bytes (%s)",
                        static_cast<long long>(count),
                        ZSTD_isError(got) ? ZSTD_getErrorName(got) : "too short");
-    const int64_t used = rest_bytes + static_cast<int64_t>(frame_bytes);
-    if (!zero_tail(staging.stored.data, used, chunk.stored_bytes))
+    const int64_t used = rest + static_cast<int64_t>(frame_bytes);
+    if (!zero_tail(stored, used, chunk.stored_bytes))
         return failure(StatusCode::damaged, "bytes after the %lld of the planes are not zero",
                        static_cast<long long>(used));
+    const uint8_t* last = stored + (word - 2) * count;
+    if (chunk.transform == ChunkTransform::planes_f32_unsigned) {
+        spread_sevens(last, count, plane0 + count);
+        last = plane0 + count;
+    }
     if (word == 4)
-        merge_planes<uint32_t>(staging.planes.data, rest, count, raw);
+        merge_planes<uint32_t>(plane0, stored, last, count, raw);
     else
-        merge_planes<uint16_t>(staging.planes.data, rest, count, raw);
+        merge_planes<uint16_t>(plane0, stored, last, count, raw);
     return {};
 }
 
@@ -155,38 +210,44 @@ Status check_codec_contexts() {
     return {};
 }
 
-ChunkTransform planes_of(Dtype dtype) noexcept {
-    switch (dtype) {
-        case Dtype::f32:
-            return ChunkTransform::planes_f32;
-        case Dtype::bf16:
-        case Dtype::f16:
-            return ChunkTransform::planes_16;
-        default:
-            return ChunkTransform::none;
+bool codec_fits(Dtype dtype, ChunkCodec codec, ChunkTransform transform) noexcept {
+    const bool half = dtype == Dtype::bf16 || dtype == Dtype::f16;
+    switch (transform) {
+        case ChunkTransform::none:
+            return codec == ChunkCodec::raw;
+        case ChunkTransform::planes_f32:
+        case ChunkTransform::planes_f32_unsigned:
+            return codec == ChunkCodec::zstd && dtype == Dtype::f32;
+        case ChunkTransform::planes_16:
+            return codec == ChunkCodec::zstd && half;
     }
+    return false;
 }
 
 StoredChunk encode_chunk(Dtype dtype, const void* raw, int64_t raw_bytes,
                          const CodecStaging& staging) noexcept {
     CHECK(raw_bytes >= 1 && raw_bytes <= kChunkBytesMax);
     CHECK(staging.stored.size_bytes >= stored_bound(raw_bytes));
-    const ChunkTransform transform = planes_of(dtype);
-    const int64_t count = raw_bytes / word_bytes(transform);
-    if (transform == ChunkTransform::none || count < kPlaneWordsMin)
+    const int64_t word = dtype_bytes(dtype);
+    const int64_t count = raw_bytes / word;
+    ChunkTransform transform = word == 4 ? ChunkTransform::planes_f32 : ChunkTransform::planes_16;
+    if (!codec_fits(dtype, ChunkCodec::zstd, transform) || count < kPlaneWordsMin)
         return store_raw(raw, raw_bytes, staging);
 
-    CHECK(raw_bytes % word_bytes(transform) == 0 && staging.planes.size_bytes >= count);
+    CHECK(raw_bytes % word == 0);
+    CHECK(staging.planes.size_bytes >= codec_staging_bytes(raw_bytes).planes);
     const auto* words = static_cast<const uint8_t*>(raw);
     uint8_t* stored = staging.stored.data;
-    if (transform == ChunkTransform::planes_f32)
-        split_planes<uint32_t>(words, count, staging.planes.data, stored);
-    else
-        split_planes<uint16_t>(words, count, staging.planes.data, stored);
-    const int64_t rest_bytes = raw_bytes - count;
-    const int64_t coded =
-        code_plane(staging.planes.data, count, stored + rest_bytes, staging.context);
-    const int64_t used = rest_bytes + coded;
+    uint8_t* plane0 = staging.planes.data;
+    if (word == 2) {
+        split_planes<uint16_t>(words, count, plane0, stored);
+    } else if (!split_planes<uint32_t>(words, count, plane0, stored)) {
+        transform = ChunkTransform::planes_f32_unsigned;
+        pack_sevens(stored + 2 * count, count);
+    }
+    const int64_t rest = rest_bytes(transform, count);
+    const int64_t coded = code_plane(plane0, count, stored + rest, staging.context);
+    const int64_t used = rest + coded;
     const int64_t stored_bytes = align_up(used, 64);
     // Worth it only when padding included it is smaller than the raw chunk.
     if (coded == 0 || stored_bytes >= stored_bound(raw_bytes))
@@ -198,8 +259,7 @@ StoredChunk encode_chunk(Dtype dtype, const void* raw, int64_t raw_bytes,
 Status decode_chunk(const StoredChunk& chunk, void* raw, int64_t raw_bytes,
                     const CodecStaging& staging) noexcept {
     CHECK(raw_bytes >= 1 && chunk.stored_bytes <= staging.stored.size_bytes);
-    if (chunk.codec == ChunkCodec::zstd && (chunk.transform == ChunkTransform::planes_f32 ||
-                                            chunk.transform == ChunkTransform::planes_16))
+    if (chunk.codec == ChunkCodec::zstd && word_bytes(chunk.transform) > 0)
         return decode_planes(chunk, static_cast<uint8_t*>(raw), raw_bytes, staging);
     if (chunk.codec != ChunkCodec::raw || chunk.transform != ChunkTransform::none)
         return failure(StatusCode::unsupported, "codec %d with transform %d is unknown",

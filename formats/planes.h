@@ -1,11 +1,11 @@
 // The chunk codec. The words of an f32, bf16 or f16 chunk are rotated left by one bit and parted
 // into byte planes: plane 0 begins with the exponent (about 2.6 bits of information, whatever its
 // width) and the sign joins the mantissa. Plane 0 is coded by zstd with matching switched off
-// (Huffman only); the rest is noise and is stored as it is. A chunk that does not shrink, or is of
-// another dtype, is stored raw, so a stored chunk is never larger than align_up(raw, 64). Works
-// only on the caller's buffers and allocates nothing: zstd runs in a static context. The stored
-// bytes are in formats/CHECKPOINT.md, ratios and speeds beside their limits in perf/README.md.
-// Path: hot.
+// (Huffman only); the rest is noise and is stored as it is, without the sign when none is set, as
+// in AdamW's second moment. A chunk that does not shrink, or is of another dtype, is stored raw, so
+// a stored chunk is never larger than align_up(raw, 64). Works only on the caller's buffers and
+// allocates nothing: zstd runs in a static context. The stored bytes are in formats/CHECKPOINT.md,
+// ratios and speeds beside their limits in perf/README.md. Path: hot.
 #pragma once
 
 #include "formats/checkpoint_status.h"
@@ -23,19 +23,23 @@ inline constexpr int64_t kCompressContextBytes = 640 * kKiB;
 inline constexpr int64_t kDecompressContextBytes = 128 * kKiB;
 
 enum class ChunkCodec : uint8_t { raw = 0, zstd = 1 };
-enum class ChunkTransform : uint8_t { none = 0, planes_f32 = 1, planes_16 = 2 };
+enum class ChunkTransform : uint8_t {
+    none = 0,
+    planes_f32 = 1,
+    planes_16 = 2,            // bf16, f16
+    planes_f32_unsigned = 3,  // f32 without a sign set
+};
 
-// How chunks of a dtype are parted: planes_f32 for f32, planes_16 for bf16 and f16, else none. A
-// stored chunk has this transform and codec zstd, or none and codec raw.
-ChunkTransform planes_of(Dtype dtype) noexcept;
+// Whether a stored chunk of this dtype may have this codec and transform.
+bool codec_fits(Dtype dtype, ChunkCodec codec, ChunkTransform transform) noexcept;
 
 struct ByteSpan {
     uint8_t* data = nullptr;
     int64_t size_bytes = 0;
 };
 
-// Buffers of the codec, 64-byte aligned; `planes` holds plane 0, which is half of a chunk at most.
-// Writing uses planes, stored and context; reading uses all.
+// Buffers of the codec, 64-byte aligned; `planes` holds planes that change their form: half a
+// chunk. Writing uses planes, stored and context; reading uses all.
 struct CodecStaging {
     ByteSpan raw;
     ByteSpan planes;

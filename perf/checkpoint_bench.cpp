@@ -139,6 +139,10 @@ struct Stream {
     }
 };
 
+bool has_exponent(Dtype dtype) {
+    return dtype == Dtype::f32 || dtype == Dtype::bf16 || dtype == Dtype::f16;
+}
+
 uint16_t half_of(float value) {
     const uint32_t bits = std::bit_cast<uint32_t>(value);
     const uint32_t magnitude = bits & 0x7FFFFFFFu;
@@ -177,30 +181,38 @@ std::vector<Stream> streams_of(Session& session) {
     return streams;
 }
 
-// Bytes that a chunk's plane 0 and its other planes take when each byte takes its order-0 entropy.
-struct PlaneEntropy {
-    double plane0 = 0;
-    double rest = 0;
+double entropy_bits(const auto& counts) {
+    double sum = 0, bits = 0;
+    for (const int64_t n : counts) sum += static_cast<double>(n);
+    for (const int64_t n : counts)
+        if (n > 0) bits += static_cast<double>(n) * std::log2(sum / static_cast<double>(n));
+    return bits;
+}
+
+// Bytes a chunk takes at the order-0 entropy of its parts.
+struct Entropy {
+    double limit = 0;  // plane 0 and the sign at theirs, the other bits as they are
+    double all = 0;    // every byte plane at its own
 };
 
-PlaneEntropy entropy_of(const uint8_t* chunk, int64_t size_bytes, int64_t word_bytes) {
-    std::vector<std::array<int64_t, 256>> seen(static_cast<size_t>(word_bytes));
-    const int64_t count = size_bytes / word_bytes;
-    for (int64_t i = 0; i < count; ++i) {
+Entropy entropy_of(const uint8_t* chunk, int64_t size_bytes, Dtype dtype) {
+    const int64_t word_bytes = dtype_bytes(dtype);
+    std::array<std::array<int64_t, 256>, 4> planes = {};
+    std::array<int64_t, 2> signs = {};
+    for (int64_t i = 0; i < size_bytes; i += word_bytes) {
         uint32_t word = 0;
-        std::memcpy(&word, chunk + i * word_bytes, static_cast<size_t>(word_bytes));
-        // Rotated left by one: the bit from the top comes in below.
-        word = word << 1 | word >> (8 * word_bytes - 1);
-        for (size_t p = 0; p < seen.size(); ++p)
-            ++seen[p][word >> (8 * (seen.size() - 1 - p)) & 0xFF];
+        std::memcpy(&word, chunk + i, static_cast<size_t>(word_bytes));
+        ++signs[word >> (8 * word_bytes - 1)];
+        word = word << 1 | word >> (8 * word_bytes - 1);  // the bits above are not looked at
+        for (int64_t p = 0; p < word_bytes; ++p)
+            ++planes[static_cast<size_t>(p)][word >> (8 * (word_bytes - 1 - p)) & 0xFF];
     }
-    PlaneEntropy bytes;
-    for (size_t p = 0; p < seen.size(); ++p)
-        for (const int64_t n : seen[p])
-            if (n > 0)
-                (p == 0 ? bytes.plane0 : bytes.rest) +=
-                    static_cast<double>(n) / 8 *
-                    std::log2(static_cast<double>(count) / static_cast<double>(n));
+    Entropy bytes;
+    for (const auto& plane : planes) bytes.all += entropy_bits(plane) / 8;
+    const auto words = static_cast<double>(size_bytes / word_bytes);
+    const double rest = words * static_cast<double>(8 * word_bytes - 9);
+    bytes.limit = has_exponent(dtype) ? (entropy_bits(planes[0]) + entropy_bits(signs) + rest) / 8
+                                      : static_cast<double>(size_bytes);
     return bytes;
 }
 
@@ -214,7 +226,7 @@ class Coders {
           back_(stream.bytes.size()),
           plain_in_(ZSTD_createCCtx()),
           plain_out_(ZSTD_createDCtx()) {
-        const bool planes = planes_of(stream.dtype) != ChunkTransform::none;
+        const bool planes = has_exponent(stream.dtype);
         const int64_t word = dtype_bytes(stream.dtype);
         stream.for_each_chunk([&](size_t, const uint8_t* chunk, int64_t bytes) {
             std::vector<uint8_t> top;
@@ -339,16 +351,14 @@ class Coders {
 };
 
 void bench_stream(const Stream& stream, int rounds) {
-    const bool planes = planes_of(stream.dtype) != ChunkTransform::none;
-    PlaneEntropy entropy;
+    Entropy entropy;
     stream.for_each_chunk([&](size_t, const uint8_t* chunk, int64_t bytes) {
-        const PlaneEntropy e = entropy_of(chunk, bytes, dtype_bytes(stream.dtype));
-        entropy.plane0 += e.plane0;
-        entropy.rest += e.rest;
+        const Entropy e = entropy_of(chunk, bytes, stream.dtype);
+        entropy.limit += e.limit;
+        entropy.all += e.all;
     });
     const auto raw = static_cast<double>(stream.size_bytes());
-    const double rest = raw - raw / static_cast<double>(dtype_bytes(stream.dtype));
-    const double limit = planes ? raw / (entropy.plane0 + rest) : 1.0;
+    const double limit = raw / entropy.limit;
     Coders coders(stream);
     for (int round = 0; round < rounds; ++round)
         for (const auto coder : {Coders::ours, Coders::plain, Coders::limit}) coders.pass(coder);
@@ -360,9 +370,9 @@ void bench_stream(const Stream& stream, int rounds) {
         "{:<9} {:<4} {:>6.1f}  {:>6.4f} {:>6.4f} {:>5.1f}% {:>6.4f}  {:>6.0f} {:>5.1f}% {:>6.0f} "
         "{:>5.1f}%  {:>6.4f} {:>5.0f} {:>5.0f}\n",
         stream.name, dtype_name(stream.dtype), raw / 1e6, coders.ratio(Coders::ours), limit,
-        100 * coders.ratio(Coders::ours) / limit, raw / (entropy.plane0 + entropy.rest), in,
-        100 * in / in_limit, out, 100 * out / out_limit, coders.ratio(Coders::plain),
-        coders.in_rate(Coders::plain), coders.out_rate(Coders::plain));
+        100 * coders.ratio(Coders::ours) / limit, raw / entropy.all, in, 100 * in / in_limit, out,
+        100 * out / out_limit, coders.ratio(Coders::plain), coders.in_rate(Coders::plain),
+        coders.out_rate(Coders::plain));
     std::fflush(stdout);
 }
 
@@ -448,7 +458,7 @@ int run(int argc, char** argv) {
                                          "train.sample_tokens=0",
                                          "batch.micro_batch=4",
                                          "batch.global_batch=4",
-                                         "batch.sequence_length=128",
+                                         "batch.sequence_length=256",
                                          "checkpoint.dir=" + folder,
                                          fmt::format("run.threads={}", threads)};
     if (!smoke)
@@ -462,8 +472,8 @@ int run(int argc, char** argv) {
         "text; "
         "16-bit streams are made from its fp32 weights; chunks of {} bytes; medians of {} in "
         "turns\n"
-        "limit: plane 0 at its order-0 entropy per chunk, the rest raw; all: every byte plane at "
-        "its entropy\n"
+        "limit: plane 0 and the sign at their order-0 entropy per chunk, the rest raw; all: every "
+        "byte plane at its entropy\n"
         "of limit: of zstd's Huffman coder alone on plane 0 and a copy of the rest\n",
         streams[0].size_bytes() / 4, steps, kChunk, rounds);
     fmt::print(

@@ -97,7 +97,7 @@ struct State {
             const Dtype dtype = tensor_dtype(tensors[t]);
             for (size_t i = 0; i < data[t].size(); ++i)
                 data[t][i] = static_cast<uint8_t>(philox(key, i, 0).word[0]);
-            if (planes_of(dtype) != ChunkTransform::none)
+            if (dtype == Dtype::f32 || dtype == Dtype::bf16 || dtype == Dtype::f16)
                 data[t] = normal_words(dtype, static_cast<int64_t>(data[t].size()), key);
         }
     }

@@ -205,6 +205,7 @@ TEST(Validate, ForgedStructuresAreRefusedByTheField) {
     refuse("is of tensor 9, there are 9", [](Saved& s) { s.chunks()[0].tensor = 9; });
     refuse("codec 7", [](Saved& s) { s.chunks()[0].codec = 7; });
     refuse("codec 1, transform 2", [](Saved& s) { s.chunks()[0].transform = 2; });
+    refuse("codec 1, transform 4", [](Saved& s) { s.chunks()[0].transform = 4; });
     refuse("reserved bytes", [](Saved& s) { s.chunks()[0].reserved1[15] = 1; });
     refuse("expected offset", [](Saved& s) { s.chunks()[1].offset += 64; });
     refuse("expected offset", [](Saved& s) { s.chunks()[1].stored_bytes = int64_t{1} << 62; });

@@ -11,6 +11,13 @@ namespace plumb {
 namespace {
 
 constexpr int64_t kChunk = 64 * kKiB;
+// Normal values without their signs.
+std::vector<uint8_t> unsigned_chunk(int64_t count) {
+    std::vector<uint8_t> raw = normal_words(Dtype::f32, count * 4, 5);
+    for (size_t i = 3; i < raw.size(); i += 4) raw[i] &= 0x7F;
+    return raw;
+}
+
 constexpr Dtype kPlaned[] = {Dtype::f32, Dtype::bf16, Dtype::f16};
 
 // Encodes, decodes and compares; returns the stored form.
@@ -67,6 +74,25 @@ TEST(Planes, NormalValuesShrinkAsMuchAsTheirExponentsAllow) {
     }
 }
 
+TEST(Planes, WordsWithoutASignSaveItsBit) {
+    const OwnedStaging staging(codec_staging_bytes(kMiB));
+    std::vector<uint8_t> raw = unsigned_chunk(kMiB / 4);
+    const StoredChunk chunk = encode_chunk(Dtype::f32, raw.data(), kMiB, staging.spans());
+    EXPECT_EQ(chunk.transform, ChunkTransform::planes_f32_unsigned);
+    EXPECT_GE(static_cast<double>(kMiB) / static_cast<double>(chunk.stored_bytes), 1.24);
+    std::vector<uint8_t> back(raw.size());
+    ASSERT_TRUE(decode_chunk(chunk, back.data(), kMiB, staging.spans()).ok());
+    EXPECT_EQ(back, raw);
+    raw[kMiB - 1] |= 0x80;  // one sign
+    EXPECT_EQ(encode_chunk(Dtype::f32, raw.data(), kMiB, staging.spans()).transform,
+              ChunkTransform::planes_f32);
+    for (const int64_t count : {1, 63, 64, 65, 255, 257, 1023, 1026, 4093, 16384}) {
+        const StoredChunk small = round_trip(Dtype::f32, unsigned_chunk(count));
+        // Of few words, plane 0 does not get smaller.
+        EXPECT_EQ(small.transform == ChunkTransform::planes_f32_unsigned, count >= 255) << count;
+    }
+}
+
 // The bytes as formats/CHECKPOINT.md tells them.
 TEST(Planes, StoredBytesAreTheDocuments) {
     std::vector<uint32_t> words(100, 0x3F800000u);
@@ -82,6 +108,21 @@ TEST(Planes, StoredBytesAreTheDocuments) {
     }
     const uint8_t magic[] = {0x28, 0xB5, 0x2F, 0xFD};
     EXPECT_EQ(std::memcmp(stored + 300, magic, 4), 0);
+
+    // Without a sign: planes 1 and 2, then seven bits of each word.
+    const std::vector<uint8_t> raw = unsigned_chunk(2003);
+    chunk = encode_chunk(Dtype::f32, raw.data(), 8012, staging.spans());
+    ASSERT_EQ(chunk.transform, ChunkTransform::planes_f32_unsigned);
+    for (size_t i = 0; i < 2003; ++i) {
+        ASSERT_EQ(stored[i], static_cast<uint8_t>(raw[4 * i + 2] << 1 | raw[4 * i + 1] >> 7));
+        ASSERT_EQ(stored[2003 + i], static_cast<uint8_t>(raw[4 * i + 1] << 1 | raw[4 * i] >> 7));
+        for (size_t b = 0; b < 7; ++b) {
+            const size_t bit = i % 8 * 7 + b;
+            ASSERT_EQ(stored[4006 + i / 8 * 7 + bit / 8] >> bit % 8 & 1, raw[4 * i] >> b & 1) << i;
+        }
+    }
+    EXPECT_EQ(std::memcmp(stored + 4006 + 251 * 7, magic, 4), 0);
+    EXPECT_EQ(stored[4006 + 250 * 7 + 2] >> 5 | stored[4006 + 250 * 7 + 3], 0);
 
     std::vector<uint16_t> halves(100, 0x3F80u);
     halves[7] = 0xC012u;
@@ -150,14 +191,22 @@ TEST(Planes, ConstantDataShrinksAndNoiseIsStoredRaw) {
 
 TEST(Planes, DamagedStoredBytesNeverCrashTheDecoder) {
     const OwnedStaging staging(codec_staging_bytes(kChunk));
-    for (const Dtype dtype : kPlaned) {
-        const std::vector<uint8_t> raw = normal_chunk(dtype, 1000);
+    const struct {
+        Dtype dtype;
+        ChunkTransform transform;
+        std::vector<uint8_t> raw;
+        uint64_t frame;  // where the first one begins
+    } rows[] = {
+        {Dtype::f32, ChunkTransform::planes_f32, normal_chunk(Dtype::f32, 1000), 3000},
+        {Dtype::f32, ChunkTransform::planes_f32_unsigned, unsigned_chunk(1100), 2200 + 138 * 7},
+        {Dtype::bf16, ChunkTransform::planes_16, normal_chunk(Dtype::bf16, 1000), 1000},
+        {Dtype::f16, ChunkTransform::planes_16, normal_chunk(Dtype::f16, 1000), 1000}};
+    for (const auto& [dtype, transform, raw, frame] : rows) {
         const auto size = static_cast<int64_t>(raw.size());
         const StoredChunk chunk = encode_chunk(dtype, raw.data(), size, staging.spans());
-        ASSERT_EQ(chunk.codec, ChunkCodec::zstd);
+        ASSERT_EQ(chunk.transform, transform);
         const std::vector<uint8_t> stored(staging.spans().stored.data,
                                           staging.spans().stored.data + chunk.stored_bytes);
-        const auto frame = static_cast<uint64_t>(size - 1000);
         std::vector<uint8_t> back(raw.size());
         int refused = 0;
         for (uint64_t round = 0; round < 10000; ++round) {
@@ -192,9 +241,10 @@ TEST(Planes, StoredFormsThatBreakARuleAreRefused) {
     };
     refuse("are no byte planes", 2000, [](StoredChunk& c, uint8_t*) { c.stored_bytes = 960; });
     refuse("are no byte planes", 1999, [](StoredChunk&, uint8_t*) {});
-    refuse("no zstd frame", 1000, [](StoredChunk&, uint8_t*) {});
-    refuse("no zstd frame", 2000, [](StoredChunk& c, uint8_t*) { c.stored_bytes -= 64; });
-    refuse("no zstd frame", 2000, [](StoredChunk&, uint8_t* at) {
+    refuse("do not begin a zstd frame", 1000, [](StoredChunk&, uint8_t*) {});
+    refuse("do not begin a zstd frame", 2000,
+           [](StoredChunk& c, uint8_t*) { c.stored_bytes -= 64; });
+    refuse("do not begin a zstd frame", 2000, [](StoredChunk&, uint8_t* at) {
         const uint8_t skippable[] = {0x50, 0x2A, 0x4D, 0x18, 8, 0, 0, 0};
         std::memcpy(at + 1000, skippable, sizeof skippable);
     });
@@ -216,7 +266,7 @@ TEST(Planes, UnknownCodecsAreRefused) {
     uint8_t back[64];
     for (const StoredChunk& odd : {StoredChunk{64, ChunkCodec::zstd, ChunkTransform::none},
                                    StoredChunk{64, ChunkCodec::raw, ChunkTransform::planes_16},
-                                   StoredChunk{64, ChunkCodec::zstd, ChunkTransform{3}}})
+                                   StoredChunk{64, ChunkCodec::zstd, ChunkTransform{4}}})
         EXPECT_EQ(decode_chunk(odd, back, 64, staging.spans()).code, StatusCode::unsupported);
 }
 
