@@ -1,11 +1,12 @@
-// The chunk codec. The words of an f32, bf16 or f16 chunk are rotated left by one bit and parted
-// into byte planes: plane 0 begins with the exponent (about 2.6 bits of information, whatever its
-// width) and the sign joins the mantissa. Plane 0 is coded by zstd with matching switched off
-// (Huffman only); the rest is noise and is stored as it is, without the sign when none is set, as
-// in AdamW's second moment. A chunk that does not shrink, or is of another dtype, is stored raw, so
-// a stored chunk is never larger than align_up(raw, 64). Works only on the caller's buffers and
-// allocates nothing: zstd runs in a static context. The stored bytes are in formats/CHECKPOINT.md,
-// ratios and speeds beside their limits in perf/README.md. Path: hot.
+// The chunk codec. Words of an f32, bf16 or f16 chunk are rotated left by one bit and parted into
+// byte planes: plane 0 begins with the exponent (about 2.6 bits of information, whatever its width)
+// and the sign joins the mantissa. Plane 0 is coded by zstd with matching switched off (Huffman
+// only); the rest is noise and is stored as it is, without the sign when none is set, as in AdamW's
+// second moment. A chunk that does not shrink, or is of another dtype, is stored raw, so a stored
+// chunk is never larger than align_up(raw, 64). Works only on the caller's buffers and allocates
+// nothing: zstd runs in a static context. The stored bytes are in formats/CHECKPOINT.md, ratios and
+// speeds beside their limits in perf/README.md.
+// Path: hot.
 #pragma once
 
 #include "formats/checkpoint_status.h"
