@@ -1,5 +1,7 @@
 #include "runtime/base/digest.h"
 
+#include "runtime/base/dtype.h"
+
 namespace plumb {
 
 namespace {
@@ -74,6 +76,20 @@ Hash128 digest_elements(uint64_t key, int64_t first, const uint16_t* bits, int64
 
 Hash128 digest_elements(uint64_t key, int64_t first, const uint8_t* bits, int64_t count) noexcept {
     return digest_of(key, first, bits, count);
+}
+
+Hash128 digest_masters(uint64_t key, int64_t first, const uint16_t* high, const uint16_t* low,
+                       int64_t count) noexcept {
+    constexpr int64_t kBlock = 256;
+    uint32_t bits[kBlock];
+    Hash128 sum;
+    for (int64_t begin = 0; begin < count; begin += kBlock) {
+        const int64_t block = count - begin < kBlock ? count - begin : kBlock;
+        for (int64_t i = 0; i < block; ++i)
+            bits[i] = join_master({high[begin + i], low[begin + i]});
+        sum = digest_add(sum, digest_elements(key, first + begin, bits, block));
+    }
+    return sum;
 }
 
 }  // namespace plumb

@@ -25,4 +25,8 @@ Hash128 digest_elements(uint64_t key, int64_t first, const uint32_t* bits, int64
 Hash128 digest_elements(uint64_t key, int64_t first, const uint16_t* bits, int64_t count) noexcept;
 Hash128 digest_elements(uint64_t key, int64_t first, const uint8_t* bits, int64_t count) noexcept;
 
+// The same of the fp32 masters that join_master makes of `high` and `low`.
+Hash128 digest_masters(uint64_t key, int64_t first, const uint16_t* high, const uint16_t* low,
+                       int64_t count) noexcept;
+
 }  // namespace plumb

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "runtime/base/dtype.h"
+
 namespace plumb {
 namespace {
 
@@ -58,6 +60,22 @@ TEST(Digest, EverySingleBitPositionAndTensorMatters) {
     EXPECT_NE(digest_elements(key, 1, bits.data(), 64), reference);
     EXPECT_NE(digest_elements(digest_key("param", "b"), 0, bits.data(), 64), reference);
     EXPECT_NE(digest_elements(digest_key("moment1", "a"), 0, bits.data(), 64), reference);
+}
+
+// Of pairs of 16-bit halves as of the masters that they join to, across the blocks of joining.
+TEST(Digest, MasterPairsCountAsTheirMasters) {
+    for (const size_t count : {1U, 255U, 256U, 257U, 1003U}) {
+        std::vector<uint32_t> bits(count);
+        std::vector<uint16_t> high(count), low(count);
+        for (size_t i = 0; i < count; ++i) {
+            bits[i] = static_cast<uint32_t>(i * 2654435761u) & 0xBFFFFFFFu;  // no NaN
+            high[i] = split_master(bits[i]).high;
+            low[i] = split_master(bits[i]).low;
+        }
+        const auto n = static_cast<int64_t>(count);
+        EXPECT_EQ(digest_masters(7, 11, high.data(), low.data(), n),
+                  digest_elements(7, 11, bits.data(), n));
+    }
 }
 
 TEST(Digest, SwappedElementsDiffer) {
