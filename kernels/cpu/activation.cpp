@@ -3,6 +3,21 @@
 
 namespace plumb::cpu::PLUMB_ISA {
 
+void gelu(const KernelArgs& args) noexcept {
+    using O = GeluOperands;
+    const int64_t count = elements_of(args.shape[O::y]);
+    ASSERT(elements_of(args.shape[O::x]) == count);
+    float* y = floats(args, O::y);
+    const float* x = floats(args, O::x);
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        const Range range = split(count, kLanesMax, team, rank);
+        for (int64_t i = range.begin; i < range.end; i += kLanes) {
+            const int64_t lanes = range.end - i;
+            store_part(y + i, gelu_of(load_part(x + i, lanes)), lanes);
+        }
+    });
+}
+
 void gelu_backward(const KernelArgs& args) noexcept {
     using O = GeluBackwardOperands;
     const int64_t count = elements_of(args.shape[O::d]);

@@ -13,6 +13,7 @@ void norm_backward(const KernelArgs& args) noexcept;
 void matmul(const KernelArgs& args) noexcept;
 void matmul_dx(const KernelArgs& args) noexcept;
 void matmul_dw(const KernelArgs& args) noexcept;
+void gelu(const KernelArgs& args) noexcept;
 void gelu_backward(const KernelArgs& args) noexcept;
 void swiglu(const KernelArgs& args) noexcept;
 void swiglu_backward(const KernelArgs& args) noexcept;

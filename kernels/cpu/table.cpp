@@ -15,6 +15,7 @@ constexpr KernelTable make_table() {
     set(OpKind::matmul, matmul);
     set(OpKind::matmul_dx, matmul_dx);
     set(OpKind::matmul_dw, matmul_dw);
+    set(OpKind::gelu, gelu);
     set(OpKind::gelu_backward, gelu_backward);
     set(OpKind::swiglu, swiglu);
     set(OpKind::swiglu_backward, swiglu_backward);

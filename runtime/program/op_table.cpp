@@ -70,6 +70,9 @@ const OpRow kRows[] = {
      {maybe_upd("dw"), maybe_upd("dbias"), in("dy"), in("x")},
      check_matmul_dw, flops_matmul_dw, nullptr},
 
+    {OpKind::gelu, "gelu", GeluOperands::count,
+     {out("y"), in("x")},
+     check_same_two, nullptr, gradient_gelu},
     {OpKind::gelu_backward, "gelu_backward", GeluBackwardOperands::count,
      {upd("d"), in("pre")},
      check_same_two, nullptr, nullptr},
