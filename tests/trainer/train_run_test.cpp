@@ -277,6 +277,17 @@ TEST_F(TrainRun, WhatIsWrongIsSaidBeforeTheFirstStep) {
     }
 }
 
+// The error's line, the best changes, and the command that lists all of them.
+TEST_F(TrainRun, WhatDoesNotFitComesWithAdvice) {
+    EXPECT_EQ(train("'--checkpoint.dir=a run' --run.memory=9MiB"), 3);
+    EXPECT_NE(error_.find("run.memory is 9437184 bytes"), std::string::npos) << error_;
+    EXPECT_NE(error_.find("\n  --checkpoint.chunk_bytes="), std::string::npos) << error_;
+    EXPECT_NE(error_.find("\n  all of them: plumb-plan run.toml "), std::string::npos) << error_;
+    EXPECT_NE(error_.find(" '--checkpoint.dir=a run' --run.memory=9MiB --memory 9437184\n"),
+              std::string::npos)
+        << error_;
+}
+
 TEST_F(TrainRun, ACheckpointOfAnotherModelIsRefused) {
     ASSERT_EQ(train("--train.steps=5 --train.warmup_steps=0"), 0) << error_;
     EXPECT_EQ(train("--model.num_hidden_layers=3"), 2);
