@@ -95,7 +95,7 @@ const OpRow kRows[] = {
      check_matmul_dw, flops_matmul_dw, nullptr},
 
     {OpKind::gelu, "gelu", GeluOperands::count,
-     {out("y"), in("x")},
+     {vout("y"), vin("x")},
      check_same_two, nullptr, gradient_gelu},
     {OpKind::gelu_backward, "gelu_backward", GeluBackwardOperands::count,
      {vupd("d"), vin("pre")},

@@ -159,7 +159,8 @@ TEST_F(TrainRun, ThreadsRepetitionAndRecomputationDoNotChangeABit) {
     ASSERT_EQ(digests("a").size(), 3u);
     for (const char* other :
          {"--run.threads=1", "--run.threads=2", "--run.threads=3", "--layout.recompute=block:1",
-          "--layout.recompute=block:2", "--train.sample_tokens=0"}) {
+          "--layout.recompute=block:2", "--layout.recompute=selective",
+          "--layout.recompute=attention", "--train.sample_tokens=0"}) {
         std::filesystem::remove_all(path("b"));
         ASSERT_EQ(train("--checkpoint.dir=b " + (other + shape)), 0) << error_;
         EXPECT_EQ(digests("b"), digests("a")) << other;

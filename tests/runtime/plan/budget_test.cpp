@@ -130,6 +130,13 @@ TEST(BudgetChanges, OnlyWhatTheRunCanHave) {
     EXPECT_EQ(find(rest, "layout.reduction"), nullptr);
 }
 
+TEST(BudgetChanges, LossChunkWhereLogitsAreLarge) {
+    Planned run({"--train.loss_chunk=1024", "--model.vocab_size=50000"});
+    const std::vector<BudgetChange> changes = run.changes(run.needed() * 9 / 10);
+    ASSERT_NE(find(changes, "--train.loss_chunk=512"), nullptr);
+    EXPECT_TRUE(find(changes, "--train.loss_chunk=512")->fits);
+}
+
 TEST(BudgetChanges, ExactReductionAndGeneration) {
     Planned exact({"--layout.reduction=exact"});
     const std::vector<BudgetChange> changes = exact.changes(exact.needed() / 2);
