@@ -1,5 +1,7 @@
 #include "runtime/engine/session.h"
 
+#include <map>
+
 #include "formats/checkpoint_writer.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
@@ -45,6 +47,25 @@ RunConfig resolved(RunConfig config) {
 
 ProgramInputs program_inputs(const RunConfig& config) {
     return {cpu_traits(), device_of(config), checkpoint_staging(config)};
+}
+
+Plan plan_of(const RunConfig& config, Purpose purpose) {
+    const ProgramInputs inputs = program_inputs(config);
+    return make_plan(build_program(config, inputs, purpose), inputs.device);
+}
+
+PlanWith plans_with(const std::string& name, const std::vector<std::string>& overrides,
+                    Purpose purpose) {
+    std::map<std::string, Plan> made;
+    return [=](const std::string& setting) mutable -> const Plan& {
+        auto at = made.find(setting);
+        if (at == made.end()) {
+            std::vector<std::string> more = overrides;
+            more.push_back(setting);
+            at = made.emplace(setting, plan_of(load_run(name, more), purpose)).first;
+        }
+        return at->second;
+    };
 }
 
 Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes)

@@ -149,8 +149,8 @@ class Recorder {
     void record_step() {
         StepSections sections;
         sections.forward = b_.begin_section(SectionKind::forward, "forward");
-        record_loss(model_.hidden(io().tokens, io().positions, over_sequence(),
-                                  config_.layout.recompute_blocks));
+        record_loss(
+            model_.hidden(io().tokens, io().positions, over_sequence(), config_.layout.recompute));
         b_.end_section();
         const std::vector<TapeEntry> tape = b_.take_tape();
         sections.backward = b_.begin_section(SectionKind::backward, "backward");

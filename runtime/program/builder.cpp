@@ -328,6 +328,12 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
     return y;
 }
 
+TensorId Builder::gelu(TensorId x) {
+    const TensorId y = make_activation("gelu", shape(x));
+    record(OpKind::gelu, {}, {y, x});
+    return y;
+}
+
 TensorId Builder::swiglu(TensorId gate_up) {
     Shape h_shape = shape(gate_up);
     h_shape.dim[h_shape.rank - 1] /= 2;

@@ -76,6 +76,7 @@ class Builder {
     TensorId norm(NormKind kind, double eps, TensorId x, TensorId gamma, TensorId beta);
     TensorId matmul(TensorId x, TensorId w, TensorId bias, TensorId residual = kNoTensor,
                     Activation activation = Activation::none);
+    TensorId gelu(TensorId x);
     TensorId swiglu(TensorId gate_up);
     void rope(TensorId qkv, TensorId positions, const AttentionAttrs& attrs);
     TensorId attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attrs);
