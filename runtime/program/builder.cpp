@@ -329,7 +329,7 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
 }
 
 TensorId Builder::gelu(TensorId x) {
-    const TensorId y = make_activation("gelu", shape(x));
+    const TensorId y = make_activation("gelu", shape(x), at(x).dtype);
     record(OpKind::gelu, {}, {y, x});
     return y;
 }
