@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -14,12 +15,22 @@
 #include <set>
 #include <sstream>
 
+#include "runtime/base/digest.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
 
 namespace plumb {
 
 namespace {
+
+constexpr int64_t kElementBytes = sizeof(uint32_t);  // of every stream of a save
+
+// Digest of `count` elements of the tensor at `data`, from element `first` on: what the digest ops
+// make of the same.
+Hash128 digest_span(uint64_t key, const uint8_t* data, int64_t first, int64_t count) noexcept {
+    return digest_elements(key, first,
+                           reinterpret_cast<const uint32_t*>(data + first * kElementBytes), count);
+}
 
 bool is_step_folder(const std::string& path) {
     struct stat info;
@@ -81,8 +92,9 @@ std::string lines_of_keys(const std::string& text, const std::string& like) {
 
 }  // namespace
 
-StateIo::StateIo(Session& session)
+StateIo::StateIo(Session& session, const FileLayer& files)
     : session_(session),
+      files_(files),
       directory_(session.config().run.checkpoint.dir),
       settings_(settings_text(session.config())),
       model_hash_(model_hash(session.config())),
@@ -93,13 +105,19 @@ StateIo::StateIo(Session& session)
     const bool trains = program.section(SectionKind::forward) >= 0;
     records_ = state_records(program.params, trains);
     for (const Param& param : program.params) {
-        const auto add = [&](TensorId id) { data_.push_back(session_.executor().data<char>(id)); };
+        const auto add = [&](TensorId id) {
+            places_.push_back({static_cast<int64_t>(places_.size()), param.unit,
+                               session_.executor().data<uint8_t>(id)});
+        };
         add(param.weight);
         if (!trains || !param.trainable) continue;
         add(param.moment1);
         add(param.moment2);
     }
-    CHECK(data_.size() == records_.size());
+    CHECK(places_.size() == records_.size());
+    // As a step updates them.
+    std::stable_sort(places_.begin(), places_.end(),
+                     [](const Place& a, const Place& b) { return a.unit < b.unit; });
     throw_if_failed(check_codec_contexts());
 }
 
@@ -132,7 +150,7 @@ void StateIo::lock_folder() {
 void StateIo::prepare_folder() {
     if (lock_fd_ >= 0) return;
     check_path_length(directory_);
-    check_folder(make_directories(posix_files(), directory_.c_str()));
+    check_folder(make_directories(files_, directory_.c_str()));
     struct stat info;
     if (::stat(directory_.c_str(), &info) == 0 && !S_ISDIR(info.st_mode))
         throw Error(ExitCode::bad_input,
@@ -147,7 +165,7 @@ void StateIo::prepare_folder() {
 void StateIo::remove_unfinished() {
     CHECK_NOTE(lock_fd_ >= 0, "another process may be saving there");
     int removed = 0;
-    throw_if_failed(remove_uncommitted(posix_files(), directory_.c_str(), run_, &removed));
+    throw_if_failed(remove_uncommitted(files_, directory_.c_str(), run_, &removed));
 }
 
 void StateIo::refuse_later_steps(int64_t step) const {
@@ -209,7 +227,7 @@ LoadReport StateIo::load(const std::string& directory) {
 // What is to be said of it. One that keeps its name is kept beside the number that retention keeps.
 std::string StateIo::set_aside(const std::string& path) {
     const std::string name = path.substr(path.rfind('/') + 1);
-    const Status status = set_aside_step(posix_files(), directory_.c_str(), name.c_str());
+    const Status status = set_aside_step(files_, directory_.c_str(), name.c_str());
     if (status.ok())
         return fmt::format("; it is now {}/{}{}, for you to look at or delete", directory_,
                            kDamagedPrefix, name);
@@ -240,22 +258,23 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
                                 reader.path(), reader.header().chunk_bytes_max, chunk_bytes,
                                 reader.header().chunk_bytes_max));
     const CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
-    session_.run_phase(PhaseKind::load);
-    for (size_t i = 0; i < records_.size(); ++i) {
-        const int64_t tensor = reader.find(records_[i].stream, records_[i].name);
+    session_.run_section(SectionKind::load);
+    for (const Place& place : places_) {
+        const TensorRecord& wanted = records_[static_cast<size_t>(place.record)];
+        const int64_t tensor = reader.find(wanted.stream, wanted.name);
         if (tensor < 0)
             throw Error(ExitCode::bad_input,
-                        fmt::format("checkpoint {} has no {} of {}", reader.path(),
-                                    records_[i].stream, records_[i].name));
-        if (!(tensor_shape(reader.tensor(tensor)) == tensor_shape(records_[i])))
+                        fmt::format("checkpoint {} has no {} of {}", reader.path(), wanted.stream,
+                                    wanted.name));
+        if (!(tensor_shape(reader.tensor(tensor)) == tensor_shape(wanted)))
             throw Error(ExitCode::bad_input, fmt::format("checkpoint {}: {} has another shape",
-                                                         reader.path(), records_[i].name));
-        reader.read_tensor(tensor, const_cast<void*>(data_[i]), staging);
+                                                         reader.path(), wanted.name));
+        reader.read_tensor(tensor, place.data, staging);
     }
     report->record = reader.record();
     report->digest = reader.header().state_digest;
     run_ = reader.header().run;
-    if (session_.program().phase(PhaseKind::save) == nullptr) return;
+    if (session_.program().section(SectionKind::digest) < 0) return;
     if (!(digest() == report->digest))
         throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
                                            reader.path(), to_hex(digest()),
@@ -265,12 +284,33 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
 }
 
 Hash128 StateIo::digest() noexcept {
-    session_.run_phase(PhaseKind::save);
+    session_.run_section(SectionKind::digest);
     const auto* words = session_.executor().data<int64_t>(session_.program().io.digest);
     return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
 }
 
-Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
+// Chunk by chunk, so that the digest takes what it reads from memory out of a cache for the codec.
+Status StateIo::write_state(CheckpointWriter& writer, SaveProgress& progress,
+                            Hash128* digest) noexcept {
+    const int64_t chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
+    *digest = {};
+    for (const Place& place : places_) {
+        const TensorRecord& record = records_[static_cast<size_t>(place.record)];
+        const uint64_t key = tensor_key(record);
+        progress.reading(place.unit);
+        ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / kElementBytes);
+        Box box;
+        for (int64_t first = 0; cursor.next(&box, &first);) {
+            *digest = digest_add(*digest, digest_span(key, place.data, first, box_elements(box)));
+            const Status status =
+                writer.write_box(place.record, box, place.data + first * kElementBytes);
+            if (!status.ok()) return status;
+        }
+    }
+    return {};
+}
+
+Status StateIo::save(const RunRecord& record, SaveReport* report, SaveProgress* progress) noexcept {
     const auto start = std::chrono::steady_clock::now();
     SaveRequest request;
     request.directory = directory_.c_str();
@@ -286,24 +326,24 @@ Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
     request.chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
     SaveMemory memory;
     memory.staging = staging(OpKind::checkpoint_write, &memory.index);
-    report->digest = digest();
-    CheckpointWriter writer;
+    SaveProgress nobody_waits;
+    SaveProgress& passed = progress == nullptr ? nobody_waits : *progress;
+    CheckpointWriter writer(files_);
     Status status = writer.begin(request, memory);
-    for (size_t i = 0; status.ok() && i < records_.size(); ++i)
-        status = writer.write_tensor(static_cast<int64_t>(i), data_[i]);
+    if (status.ok()) status = write_state(writer, passed, &report->digest);
+    passed.end();
     if (status.ok()) status = writer.commit(report->digest);
     report->raw_bytes = writer.raw_bytes();
     report->file_bytes = writer.file_bytes();
     report->reserved = writer.reserved();
     std::snprintf(report->directory.text, sizeof report->directory.text, "%s",
                   writer.step_directory());
-    report->seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    report->seconds = seconds_since(start);
     return status;
 }
 
 Status StateIo::prune(int* removed) noexcept {
-    return keep_newest(posix_files(), directory_.c_str(), run_,
+    return keep_newest(files_, directory_.c_str(), run_,
                        static_cast<int>(session_.config().run.checkpoint.keep) + unreadable_count_,
                        session_.config().run.checkpoint.keep_every, removed);
 }

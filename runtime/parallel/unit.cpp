@@ -50,7 +50,8 @@ void record_fold_parts(Builder& b) {
                 b.record(OpKind::fold, fold_attrs(true), {use.grad, use.part});
 }
 
-void record_update(Builder& b, TensorId sum, TensorId clip) {
+std::vector<SectionId> record_update(Builder& b, TensorId sum, TensorId clip) {
+    std::vector<SectionId> sections = {b.begin_section(SectionKind::update, "norm")};
     for (size_t p = 0; p < b.program().params.size(); ++p) {
         const Param param = b.program().params[p];
         for (const GradUse& use : param.further_uses)
@@ -68,9 +69,12 @@ void record_update(Builder& b, TensorId sum, TensorId clip) {
         begin = false;
     }
     b.record(OpKind::clip, {}, {clip, sum});
+    b.end_section();
     for (size_t u = 0; u < b.program().units.size(); ++u) {
         const Unit unit = b.program().units[u];
         if (unit.grad == kNoTensor) continue;
+        sections.push_back(
+            b.begin_section(SectionKind::update, "update." + unit.name, 0, static_cast<UnitId>(u)));
         int number = 0;
         for (const Piece& piece : pieces_of(b.program(), unit)) {
             if (!piece.trainable) continue;
@@ -86,7 +90,9 @@ void record_update(Builder& b, TensorId sum, TensorId clip) {
                 OpKind::adamw, attrs,
                 {part(unit.weight), part(unit.grad), part(unit.moment1), part(unit.moment2), clip});
         }
+        b.end_section();
     }
+    return sections;
 }
 
 }  // namespace plumb
