@@ -71,7 +71,7 @@ TEST_P(MixedPrecisionTest, LossesOfTwentyStepsFollowTheGolden) {
 TEST_P(MixedPrecisionTest, SettingsThatChangeNoBit) {
     const Hash128 reference = train(run_in(dtype_), 4);
     GoldenRun run = run_in(dtype_);
-    run.recompute_blocks = 1;
+    run.recompute.blocks = 1;
     EXPECT_EQ(train(run, 4), reference) << "recompute";
     run = run_in(dtype_);
     run.threads = 2;
