@@ -199,8 +199,10 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     StepLog log(config.run.checkpoint.dir, record.step, last_step(config.run.train),
                 config.run.train.log_every);
     StopRequest stop(config.run.checkpoint.dir);
-    TrainLoop loop({session, state, data.train(), data.valid(), sampler ? &*sampler : nullptr, log,
-                    stop, peak_memory, peak_flops},
+    std::optional<BackgroundSave> saver;
+    if (config.run.checkpoint.every > 0) saver.emplace(state);
+    TrainLoop loop({session, saver ? &*saver : nullptr, data.train(), data.valid(),
+                    sampler ? &*sampler : nullptr, log, stop, peak_memory, peak_flops},
                    record, resumed);
     session.seal();
     const TrainResult result = loop.run();

@@ -85,6 +85,13 @@ void Session::run_phase(PhaseKind kind) noexcept {
     for (const Entry& entry : phase->entries) executor_.run(entry);
 }
 
+void Session::run_section(SectionKind kind) noexcept {
+    Entry entry;
+    entry.section = program_.section(kind);
+    CHECK(entry.section >= 0);
+    executor_.run(entry);
+}
+
 void Session::seal() {
     warm_threads(device_.threads);
     plumb::seal();

@@ -205,12 +205,13 @@ TensorId Builder::view(std::string name, TensorId of, const Shape& shape, int64_
     return static_cast<TensorId>(program_.tensors.size()) - 1;
 }
 
-SectionId Builder::begin_section(SectionKind kind, std::string name, int32_t chunk) {
+SectionId Builder::begin_section(SectionKind kind, std::string name, int32_t chunk, UnitId unit) {
     CHECK(section_ < 0);
     Section section;
     section.name = std::move(name);
     section.kind = kind;
     section.chunk = chunk;
+    section.unit = unit;
     section.first_op = static_cast<int32_t>(program_.ops.size());
     program_.sections.push_back(std::move(section));
     section_ = static_cast<SectionId>(program_.sections.size()) - 1;
