@@ -58,7 +58,7 @@ double measure_copy_bandwidth(int32_t threads, char* buffer, int64_t size_bytes)
 Limits measure_limits(const Options& options) {
     std::vector<char> buffer(static_cast<size_t>(options.smoke ? 8 * kMiB : 256 * kMiB), 1);
     const auto size = static_cast<int64_t>(buffer.size());
-    return {measure_peak_flops(options.isa, options.threads),
+    return {measure_peak_flops(options.isa, options.threads, Dtype::f32),
             measure_read_bandwidth(options.threads, buffer.data(), size),
             measure_copy_bandwidth(options.threads, buffer.data(), size)};
 }

@@ -189,7 +189,7 @@ int train_run(const RunConfig& config, const std::string& name) {
     if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
     state.remove_unfinished();
     const DeviceRecord& device = session.device();
-    const double peak_flops = measure_peak_flops(device.isa, device.threads);
+    const double peak_flops = measure_peak_flops(device.isa, device.threads, Dtype::f32);
     say("peak of this machine, measured now: {:.1f} Gflop/s fp32", peak_flops / 1e9);
     std::optional<TextSampler> sampler;
     if (data.valid() != nullptr && TextSampler::possible(config, *data.valid_tokens()))
