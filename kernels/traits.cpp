@@ -86,6 +86,10 @@ constexpr KernelTraits kCpuTraits = {"cpu", scratch_bytes};
 
 }  // namespace
 
+bool computes_in_bf16(const DeviceRecord& device) noexcept {
+    return static_cast<int>(device.isa) > static_cast<int>(Isa::avx512);
+}
+
 const KernelTraits& cpu_traits() noexcept {
     return kCpuTraits;
 }

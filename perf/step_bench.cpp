@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -15,6 +16,7 @@
 #include "runtime/base/random.h"
 #include "runtime/engine/generate.h"
 #include "runtime/engine/session.h"
+#include "runtime/engine/state_records.h"
 #include "runtime/exec/wait_policy.h"
 
 namespace plumb {
@@ -98,11 +100,16 @@ void bench_step(const RunConfig& config, const std::string& name, int steps) {
 
 void bench_generate(const RunConfig& config, const std::string& name, int64_t prompt, int count) {
     Session session(config, Purpose::generate);
-    for (const Unit& unit : session.program().units) {
-        float* weights = session.executor().data<float>(unit.weight);
-        for (int64_t i = 0; i < unit.elements; ++i)
-            weights[i] =
-                static_cast<float>(random_uniform(3, static_cast<uint64_t>(i % 4099))) * 0.02f;
+    std::vector<uint32_t> values(4099);
+    for (size_t i = 0; i < values.size(); ++i)
+        values[i] = std::bit_cast<uint32_t>(static_cast<float>(random_uniform(3, i)) * 0.02f);
+    for (const Param& param : session.program().params) {
+        const Dtype dtype = session.program().tensors[static_cast<size_t>(param.weight)].dtype;
+        const WeightPlace place{dtype, session.executor().data<char>(param.weight), nullptr};
+        const auto size = static_cast<int64_t>(values.size());
+        for (int64_t first = 0; first < param.elements(); first += size)
+            put_weights(place, first, std::min(size, param.elements() - first), "param", Dtype::f32,
+                        values.data());
     }
     Generator generator(session);
     std::vector<int32_t> tokens(static_cast<size_t>(prompt));

@@ -74,4 +74,8 @@ constexpr uint32_t join_master(MasterPair pair) {
     return (static_cast<uint32_t>(pair.high) << 16) + low - ((low & 0x8000U) << 1);
 }
 
+// IEEE 754 binary16: exact to float; from float to nearest, ties to even, overflow to infinity.
+float f16_value(uint16_t bits) noexcept;
+uint16_t f16_bits(float value) noexcept;
+
 }  // namespace plumb

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::array<const char*, 2> kModelTypes = {"gpt2", "llama"};
 constexpr std::array<const char*, 2> kReductions = {"fast", "exact"};
+constexpr std::array<const char*, 4> kDtypes = {"auto", "fp32", "bf16", "fp16"};
 constexpr std::array<const char*, 4> kLrSchedules = {"cosine", "linear", "constant", "wsd"};
 
 [[noreturn]] void not_supported(const std::string& where, std::string_view key,
@@ -53,11 +54,12 @@ void parse_lr_schedule(RunConfig& c, const std::string& text, const std::string&
     c.run.train.lr_schedule = choose<LrSchedule>(kLrSchedules, text, where, "train.lr_schedule");
 }
 
-void parse_dtype(RunConfig& c, const std::string& text, const std::string& where) {
-    if (text == "bf16" || text == "fp16")
-        not_supported(where, "train.dtype", quote(text), "\"fp32\"");
-    if (text != "fp32") not_a_value(where, "train.dtype", text, "fp32");
-    c.run.train.dtype = TrainDtype::fp32;
+void parse_train_dtype(RunConfig& c, const std::string& text, const std::string& where) {
+    c.run.train.dtype = choose<ComputeDtype>(kDtypes, text, where, "train.dtype");
+}
+
+void parse_generate_dtype(RunConfig& c, const std::string& text, const std::string& where) {
+    c.run.generate.dtype = choose<ComputeDtype>(kDtypes, text, where, "generate.dtype");
 }
 
 void parse_schedule(RunConfig& c, const std::string& text, const std::string& where) {
@@ -234,11 +236,18 @@ std::vector<Setting> train_settings() {
         {"train.seed", FIELD(run.train.seed), training, range(0, 9e18), "",
          "key of initial weights, data order and samples"},
         {"train.dtype",
-         CodedField{parse_dtype, [](const RunConfig&) { return std::string("\"fp32\""); }},
+         CodedField{parse_train_dtype,
+                    [](const RunConfig& c) { return name_of(kDtypes, c.run.train.dtype); }},
          training,
          {},
-         "fp32",
-         "type of computation and state"},
+         "auto, fp32, bf16, fp16",
+         "weights and activations; bf16 and fp16 keep fp32 masters; auto: bf16 where the CPU has "
+         "AVX-512 BF16, otherwise fp32"},
+        {"train.loss_scale", FIELD(run.train.loss_scale), training, range(1, 16777216), "",
+         "fp16: factor of the loss at the start, a power of two; halved by a step that is not "
+         "finite"},
+        {"train.loss_scale_window", FIELD(run.train.loss_scale_window), training,
+         range(1, 1 << 24), "steps", "fp16: finite steps after which the loss scale doubles"},
         {"train.lr", FIELD(run.train.lr), training, range(0, 100), "", "largest learning rate"},
         {"train.min_lr", FIELD(run.train.min_lr), training, range(0, 100), "",
          "learning rate at the end; at most lr"},
@@ -312,6 +321,13 @@ std::vector<Setting> process_settings() {
          "max_position_embeddings"},
         {"generate.prefill_chunk", FIELD(run.generate.prefill_chunk), layout, range(0, 1 << 20),
          "tokens", "tokens of a prompt per pass, at most the context; 0: 64"},
+        {"generate.dtype",
+         CodedField{parse_generate_dtype,
+                    [](const RunConfig& c) { return name_of(kDtypes, c.run.generate.dtype); }},
+         layout,
+         {},
+         "auto, fp32, bf16, fp16",
+         "weights, activations and cache of plumb-infer; auto: those of the training"},
         {"run.device",
          FIELD(run.run.device),
          layout,

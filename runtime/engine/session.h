@@ -16,6 +16,10 @@ StagingBytes checkpoint_staging(const RunConfig& config);
 // for an unknown name.
 DeviceRecord device_of(const RunConfig& config);
 
+// Settles what a configuration leaves to the device: train.dtype = auto is bf16 where the device
+// computes in it, otherwise fp32. Everything below wants resolved settings; Session resolves its.
+RunConfig resolved(RunConfig config);
+
 // Traits, device and staging of a configuration, as build_program wants them.
 ProgramInputs program_inputs(const RunConfig& config);
 

@@ -57,11 +57,12 @@ bool parse(int argc, char** argv, Arguments& arguments) {
 }
 
 std::string workload_text(const RunConfig& config, Purpose purpose) {
+    const char* dtype = value_dtype_name(program_dtype(config, purpose));
     if (purpose == Purpose::generate)
-        return fmt::format("generate in fp32, context of {} tokens",
+        return fmt::format("generate in {}, context of {} tokens", dtype,
                            config.model.max_position_embeddings);
     const BatchSpec& batch = config.run.batch;
-    return fmt::format("train in fp32, {} micro-batch{} of {} x {} tokens",
+    return fmt::format("train in {}, {} micro-batch{} of {} x {} tokens", dtype,
                        batch.micro_batch_count(), batch.micro_batch_count() == 1 ? "" : "es",
                        batch.micro_batch, batch.sequence_length);
 }
@@ -74,7 +75,7 @@ void print(const std::string& text) {
 int run(int argc, char** argv) {
     Arguments arguments;
     if (!parse(argc, argv, arguments)) return 0;
-    const RunConfig config = load_run(arguments.name, arguments.overrides);
+    const RunConfig config = resolved(load_run(arguments.name, arguments.overrides));
     const Purpose purpose = arguments.program == "train" ? Purpose::train : Purpose::generate;
     const ProgramInputs inputs = program_inputs(config);
     const Program program = build_program(config, inputs, purpose);

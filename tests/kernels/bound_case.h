@@ -99,6 +99,8 @@ inline void fill_special(const KernelCase& c, uint64_t key, Values* values) {
     if (c.kind == OpKind::adamw) {
         each(AdamwOperands::v, [&](int64_t i) { return std::fabs(number(key, i)); });
         v[AdamwOperands::clip] = {0.37, 2.7, 1.0, 0.0};
+        if (c.dtype(AdamwOperands::master) == Dtype::u16)
+            each(AdamwOperands::master, [&](int64_t i) { return integer(key, i, 65536); });
     }
     if (c.kind == OpKind::grad_norm || c.kind == OpKind::digest) each(0, [](int64_t) { return 0; });
 }

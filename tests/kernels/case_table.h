@@ -287,23 +287,27 @@ inline std::vector<KernelCase> small_cases() {
     return cases;
 }
 
-// The same op on values of another dtype, with a master where the op needs one.
+// The same op on values of another dtype, with masters where the op needs them.
 inline KernelCase in_dtype(KernelCase c, Dtype dtype) {
     c.value_dtype = dtype;
     if (dtype == Dtype::f32) return c;
     c.name += std::string("_") + dtype_name(dtype);
     if (c.kind == OpKind::adamw) c.shape[AdamwOperands::master] = c.shape[AdamwOperands::w];
     if (c.kind == OpKind::init) c.shape[InitOperands::master] = c.shape[InitOperands::w];
+    if (c.kind == OpKind::digest && dtype == Dtype::bf16)
+        c.shape[DigestOperands::low] = c.shape[DigestOperands::t];
     return c;
 }
 
-// Each small case in every value dtype that its op has.
+// Each small case in every value dtype that its op has. AdamW of 16-bit weights is not compared
+// with fp64 but, bit by bit, with that of f32 (value_dtypes_test.cpp).
 inline std::vector<KernelCase> small_cases_of_all_dtypes() {
     std::vector<KernelCase> cases;
     for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
         for (const KernelCase& c : small_cases())
             if (kernel_table(Isa::portable).kernel[static_cast<int>(c.kind)][value_index(dtype)] !=
-                nullptr)
+                    nullptr &&
+                (c.kind != OpKind::adamw || dtype == Dtype::f32))
                 cases.push_back(in_dtype(c, dtype));
     return cases;
 }

@@ -108,6 +108,7 @@ TEST_P(GradientTest, MatchesCentralDifferences) {
     config.run.batch = {7, 2, 4};
     config.run.train.loss_chunk = 3;
     config.run.train.sample_tokens = 0;
+    config.run.train.dtype = ComputeDtype::fp32;
     complete_run(config, "test");
     const KernelTraits none{
         "none", [](const Op&, const Shape*, const DeviceRecord&) { return int64_t{0}; }};

@@ -14,7 +14,9 @@ namespace {
 
 Program program_of(const std::string& preset, const std::vector<std::string>& overrides,
                    Purpose purpose = Purpose::train) {
-    const RunConfig config = load_run(preset, overrides);
+    RunConfig config = load_run(preset, overrides);
+    if (config.run.train.dtype == ComputeDtype::automatic)
+        config.run.train.dtype = ComputeDtype::fp32;
     DeviceRecord device{};
     named_device("cpu-avx512", 2, &device);
     return build_program(config, {cpu_traits(), device, StagingBytes{64, 64, 64, 64, 64}}, purpose);
@@ -30,6 +32,34 @@ TEST(ModelProgram, EveryPresetHasItsPublishedParameters) {
             EXPECT_EQ(param.decay, param.shape.rank >= 2) << param.name;
         }
         EXPECT_EQ(elements, parameter_count(preset.model)) << preset.name;
+    }
+}
+
+// Matrices, activations and caches have the value dtype; statistics, gradients, moments, 1-D
+// parameters and logits are fp32.
+TEST(ModelProgram, MixedPrecisionKeepsInFp32WhatMustBe) {
+    for (const auto& [name, value, master] :
+         {std::tuple{"bf16", Dtype::bf16, Dtype::u16}, {"fp16", Dtype::f16, Dtype::f32}}) {
+        const Program program = program_of(
+            "tiny", {std::string("--train.dtype=") + name, "--train.sample_tokens=8"});
+        for (const Param& param : program.params) {
+            const auto dtype = [&](TensorId id) {
+                return program.tensors[static_cast<size_t>(id)].dtype;
+            };
+            EXPECT_EQ(dtype(param.weight), param.is_matrix() ? value : Dtype::f32) << param.name;
+            EXPECT_EQ(param.master != kNoTensor, param.is_matrix()) << param.name;
+            if (param.is_matrix()) EXPECT_EQ(dtype(param.master), master) << param.name;
+            EXPECT_EQ(dtype(param.grad), Dtype::f32);
+            EXPECT_EQ(dtype(param.moment1), Dtype::f32);
+        }
+        for (const Tensor& tensor : program.tensors) {
+            if (tensor.role == Role::kv_cache) EXPECT_EQ(tensor.dtype, value) << tensor.name;
+            if (tensor.role != Role::activation && tensor.role != Role::saved) continue;
+            const bool statistic = tensor.name.find("stats") != std::string::npos ||
+                                   tensor.name.find("lse") != std::string::npos;
+            EXPECT_EQ(tensor.dtype, statistic ? Dtype::f32 : value) << tensor.name;
+        }
+        EXPECT_EQ(program.io.loss_scale != kNoTensor, value == Dtype::f16);
     }
 }
 
