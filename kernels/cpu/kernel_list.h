@@ -23,6 +23,8 @@ void matmul_dx(const KernelArgs& args) noexcept;
 template <typename T>
 void matmul_dw(const KernelArgs& args) noexcept;
 template <typename T>
+void gelu(const KernelArgs& args) noexcept;
+template <typename T>
 void gelu_backward(const KernelArgs& args) noexcept;
 template <typename T>
 void swiglu(const KernelArgs& args) noexcept;

@@ -20,6 +20,7 @@ constexpr KernelTable make_table() {
     set(OpKind::matmul, matmul<float>, matmul<Bf16>, matmul<F16>);
     set(OpKind::matmul_dx, matmul_dx<float>, matmul_dx<Bf16>, matmul_dx<F16>);
     set(OpKind::matmul_dw, matmul_dw<float>, matmul_dw<Bf16>, matmul_dw<F16>);
+    set(OpKind::gelu, gelu<float>, gelu<Bf16>, gelu<F16>);
     set(OpKind::gelu_backward, gelu_backward<float>, gelu_backward<Bf16>, gelu_backward<F16>);
     set(OpKind::swiglu, swiglu<float>, swiglu<Bf16>, swiglu<F16>);
     set(OpKind::swiglu_backward, swiglu_backward<float>, swiglu_backward<Bf16>,

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "tests/kernels/bound_case.h"
 #include "tests/kernels/reference.h"
 
@@ -93,6 +95,29 @@ INSTANTIATE_TEST_SUITE_P(Kernels, SmallCases, ::testing::ValuesIn(small_cases_of
                          [](const auto& tested) {
                              return std::to_string(tested.index) + "_" + tested.param.name;
                          });
+
+// What recomputation of activations rests on: gelu of the saved argument is the epilogue's output,
+// by the bit, for streamed rows and for tiles, whole and ragged.
+TEST(Gelu, HasTheBitsOfTheEpilogue) {
+    for (const auto& [n, i, o] : {std::array<int64_t, 3>{3, 64, 65}, {24, 513, 97}, {97, 40, 11}}) {
+        const KernelCase product = matmul_case(n, i, o, {true, true, true, false});
+        KernelCase apart = flat_case(OpKind::gelu, n * o);
+        for (const Isa isa : host_isas()) {
+            BoundCase fused(product, fill_case(product, 7), isa, 1);
+            fused.run();
+            BoundCase gelu(apart, fill_case(apart, 7), isa, 1);
+            std::memcpy(gelu.operand(GeluOperands::x).data(),
+                        fused.operand(MatmulOperands::pre).data(),
+                        static_cast<size_t>(gelu.operand(GeluOperands::x).size_bytes()));
+            gelu.run();
+            EXPECT_EQ(std::memcmp(gelu.operand(GeluOperands::y).data(),
+                                  fused.operand(MatmulOperands::y).data(),
+                                  static_cast<size_t>(gelu.operand(GeluOperands::y).size_bytes())),
+                      0)
+                << product.name << " " << isa_name(isa);
+        }
+    }
+}
 
 }  // namespace
 }  // namespace plumb::testing

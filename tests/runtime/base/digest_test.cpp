@@ -21,6 +21,31 @@ TEST(Digest, AnySplitGivesTheSameSum) {
     }
 }
 
+TEST(Digest, NarrowPatternsCountAsWideOnes) {
+    std::vector<uint8_t> bytes(3001);
+    std::vector<uint16_t> halves(3001);
+    std::vector<uint32_t> wide8, wide16;
+    for (size_t i = 0; i < bytes.size(); ++i) {
+        halves[i] = static_cast<uint16_t>(i * 40503u);
+        bytes[i] = static_cast<uint8_t>(halves[i] >> 7);
+        wide16.push_back(halves[i]);
+        wide8.push_back(bytes[i]);
+    }
+    EXPECT_EQ(digest_elements(9, 7, bytes.data(), 3001), digest_elements(9, 7, wide8.data(), 3001));
+    EXPECT_EQ(digest_elements(9, 7, halves.data(), 3001),
+              digest_elements(9, 7, wide16.data(), 3001));
+}
+
+// Term by term: the vectors' sums carry as 128-bit numbers do.
+TEST(Digest, ALongRunIsTheSumOfItsElements) {
+    std::vector<uint32_t> bits(5000);
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint32_t>(i * i * 2654435761u);
+    Hash128 sum;
+    for (int64_t i = 0; i < 5000; ++i)
+        sum = digest_add(sum, digest_elements(77, i, &bits[static_cast<size_t>(i)], 1));
+    EXPECT_EQ(digest_elements(77, 0, bits.data(), 5000), sum);
+}
+
 TEST(Digest, EverySingleBitPositionAndTensorMatters) {
     const std::vector<uint32_t> bits(64, 0x3f800000u);
     const uint64_t key = digest_key("param", "a");
