@@ -87,7 +87,7 @@ constexpr KernelTraits kCpuTraits = {"cpu", scratch_bytes};
 }  // namespace
 
 bool computes_in_bf16(const DeviceRecord& device) noexcept {
-    return static_cast<int>(device.isa) > static_cast<int>(Isa::avx512);
+    return device.isa == Isa::avx512_bf16;
 }
 
 const KernelTraits& cpu_traits() noexcept {

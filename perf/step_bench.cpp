@@ -121,7 +121,7 @@ void bench_generate(const RunConfig& config, const std::string& name, int64_t pr
     for (int i = 0; i < count; ++i) times.push_back(seconds_of([&] { generator.next(); }));
     const int32_t threads = session.device().threads;
     const double peak =
-        measure_peak_flops(session.device().isa, threads, program_dtype(config, Purpose::infer));
+        measure_peak_flops(session.device().isa, threads, program_dtype(config, Purpose::generate));
     std::vector<char> buffer(static_cast<size_t>(256 * kMiB), 1);
     const double bandwidth =
         measure_read_bandwidth(threads, buffer.data(), static_cast<int64_t>(buffer.size()));

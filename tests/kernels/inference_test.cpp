@@ -150,6 +150,23 @@ TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
     }
 }
 
+// An op with operands of the value dtype has kernels of all three; the digest of f16 weights is
+// that of their f32 masters.
+TEST(Dispatch, OpsOnValuesHaveKernelsOfEveryValueDtype) {
+    for (const Isa isa : host_isas())
+        for (int kind = 0; kind < kOpKindCount; ++kind) {
+            const OpRow& row = op_row(static_cast<OpKind>(kind));
+            bool values = false;
+            for (int i = 0; i < row.operand_count; ++i)
+                values |= row.operand[i].rule != DtypeRule::fixed;
+            const Kernel* kernel = kernel_table(isa).kernel[kind];
+            EXPECT_EQ(kernel[value_index(Dtype::bf16)] != nullptr, values) << row.name;
+            EXPECT_EQ(kernel[value_index(Dtype::f16)] != nullptr,
+                      values && row.kind != OpKind::digest)
+                << row.name;
+        }
+}
+
 TEST(Dispatch, DeviceRecords) {
     const DeviceRecord host = host_device(2);
     EXPECT_STREQ(host.name, "host");
