@@ -11,8 +11,8 @@ namespace plumb {
 StagingBytes checkpoint_staging(const RunConfig& config) {
     const int64_t chunk_bytes = config.run.checkpoint.chunk_bytes;
     const CodecStagingBytes codec = codec_staging_bytes(chunk_bytes);
-    const std::vector<TensorRecord> records = state_records(
-        model_parameters(config.model), true, program_dtype(config, Purpose::train));
+    const std::vector<TensorRecord> records =
+        state_records(model_parameters(config.model), true, program_dtype(config, Purpose::train));
     StagingBytes staging;
     staging.raw = codec.raw;
     staging.planes = codec.planes;

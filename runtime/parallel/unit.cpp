@@ -79,8 +79,7 @@ void record_update(Builder& b, TensorId sum, TensorId clip, TensorId loss_scale)
             Attrs attrs;
             attrs.state = {};
             attrs.state.decay = piece.first.decay ? 1 : 0;
-            const TensorId master =
-                piece.first.master == kNoTensor ? kNoTensor : part(Of::master);
+            const TensorId master = piece.first.master == kNoTensor ? kNoTensor : part(Of::master);
             b.record(OpKind::adamw, attrs,
                      {part(Of::weight), master, part(Of::grad), part(Of::moment1),
                       part(Of::moment2), clip});
