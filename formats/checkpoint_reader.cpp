@@ -24,30 +24,26 @@ const uint8_t* bytes_of(const void* data) {
     return static_cast<const uint8_t*>(data);
 }
 
-// The digest of a decoded chunk: elements at their global index, those of 8 bytes as two words;
-// bf16 weights with the `low` halves of the same box as the masters that both are. The staging is
-// aligned, so every element is.
+// The digest of a decoded chunk: elements at their global index, those of 8 bytes as two words. The
+// staging is aligned, so every element is. `low` completes the elements to masters when not null.
 Hash128 chunk_digest(const TensorRecord& tensor, const Box& box, const void* raw,
                      const uint16_t* low) {
-    // A master stands for its param: the digest is the same whatever the dtype of the weights.
-    const bool master = std::string_view(tensor.stream) == "master";
-    const uint64_t key = master ? digest_key("param", tensor.name) : tensor_key(tensor);
+    const uint64_t key = state_key(tensor);
     const int64_t element_bytes = dtype_bytes(tensor_dtype(tensor));
-    const int64_t words = element_bytes / 4;
-    const auto digest_run = [&](const void* at, int64_t from, int64_t global, int64_t elements) {
-        if (element_bytes == 1) return digest_elements(key, global, bytes_of(at), elements);
-        const auto* halves = static_cast<const uint16_t*>(at);
-        if (low != nullptr) return digest_masters(key, global, halves, low + from, elements);
-        if (element_bytes == 2) return digest_elements(key, global, halves, elements);
-        return digest_elements(key, global * words, static_cast<const uint32_t*>(at),
-                               elements * words);
-    };
     Hash128 sum;
-    for_each_run(box, box, whole_box(tensor_shape(tensor)),
-                 [&](int64_t from, int64_t global, int64_t elements) {
-                     const void* at = bytes_of(raw) + from * element_bytes;
-                     sum = digest_add(sum, digest_run(at, from, global, elements));
-                 });
+    const auto add_run = [&](int64_t from, int64_t global, int64_t elements) {
+        const void* at = bytes_of(raw) + from * element_bytes;
+        const int64_t words = element_bytes / 4;
+        const auto* halves = static_cast<const uint16_t*>(at);
+        sum = digest_add(
+            sum, low != nullptr       ? digest_masters(key, global, halves, low + from, elements)
+                 : element_bytes == 1 ? digest_elements(key, global, bytes_of(at), elements)
+                 : element_bytes == 2
+                     ? digest_elements(key, global, halves, elements)
+                     : digest_elements(key, global * words, static_cast<const uint32_t*>(at),
+                                       elements * words));
+    };
+    for_each_run(box, box, whole_box(tensor_shape(tensor)), add_run);
     return sum;
 }
 
@@ -223,38 +219,27 @@ void CheckpointReader::read_tensor(int64_t tensor_index, void* destination,
 }
 
 void CheckpointReader::verify(const CodecStaging& staging) {
-    // What enters the digest: not a param that has a master; a bf16 param together with its low
-    // halves, which are read with it.
-    std::vector<int64_t> low_of(static_cast<size_t>(tensor_count()), -1);
-    std::vector<bool> read_with(low_of.size(), false);
-    std::vector<bool> counts(low_of.size(), true);
-    for (size_t t = 0; t < low_of.size(); ++t) {
-        const TensorRecord& record = manifest_.tensors[t];
-        if (std::string_view(record.stream) != "param") continue;
-        counts[t] = find("master", record.name) < 0;
-        const int64_t low = find("master_lo", record.name);
-        if (!counts[t] || low < 0 || tensor_dtype(record) != Dtype::bf16 ||
-            tensor_dtype(tensor(low)) != Dtype::u16 ||
-            !(tensor_shape(tensor(low)) == tensor_shape(record)))
-            continue;
-        low_of[t] = low;
-        read_with[static_cast<size_t>(low)] = true;
-    }
     Hash128 digest;
-    std::vector<uint16_t> low;
+    std::vector<uint16_t> high, low;
     for (const ChunkPlace& place : chunks_) {
         const ChunkRecord& chunk = *place.record;
-        if (read_with[chunk.tensor]) continue;
-        const bool pair = low_of[chunk.tensor] >= 0;
-        if (pair) {
-            low.resize(static_cast<size_t>(box_elements(chunk.box)));
-            read_box(low_of[chunk.tensor], chunk.box, low.data(), staging);
-        }
+        const TensorRecord& record = tensor(chunk.tensor);
         decode(place, staging.raw.data, staging);
-        if (counts[chunk.tensor])
-            digest =
-                digest_add(digest, chunk_digest(tensor(chunk.tensor), chunk.box, staging.raw.data,
-                                                pair ? low.data() : nullptr));
+        const bool param = std::string_view(record.stream) == "param";
+        // Params enter as their masters: in full, or completed by their low halves.
+        if ((param && find("master", record.name) >= 0) ||
+            std::string_view(record.stream) == "master_lo")
+            continue;
+        if (!param || tensor_dtype(record) != Dtype::bf16) {
+            digest = digest_add(digest, chunk_digest(record, chunk.box, staging.raw.data, nullptr));
+            continue;
+        }
+        const auto* halves = reinterpret_cast<const uint16_t*>(staging.raw.data);
+        high.assign(halves, halves + box_elements(chunk.box));
+        low.assign(high.size(), 0);
+        const int64_t rest = find("master_lo", record.name);
+        if (rest >= 0) read_box(rest, chunk.box, low.data(), staging);
+        digest = digest_add(digest, chunk_digest(record, chunk.box, high.data(), low.data()));
     }
     if (digest != header().state_digest)
         throw CheckpointDamage(path_ + ": state digest of the tensors is " + to_hex(digest) +

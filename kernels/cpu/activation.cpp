@@ -4,6 +4,22 @@
 namespace plumb::cpu::PLUMB_ISA {
 
 template <typename T>
+void gelu(const KernelArgs& args) noexcept {
+    using O = GeluOperands;
+    const int64_t count = elements_of(args.shape[O::y]);
+    ASSERT(elements_of(args.shape[O::x]) == count);
+    T* y = values<T>(args, O::y);
+    const T* x = values<T>(args, O::x);
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        const Range range = split(count, kLanesMax, team, rank);
+        for (int64_t i = range.begin; i < range.end; i += kLanes) {
+            const int64_t lanes = range.end - i;
+            store_part(y + i, gelu_of(load_part(x + i, lanes)), lanes);
+        }
+    });
+}
+
+template <typename T>
 void gelu_backward(const KernelArgs& args) noexcept {
     using O = GeluBackwardOperands;
     const int64_t count = elements_of(args.shape[O::d]);
@@ -63,6 +79,7 @@ void swiglu_backward(const KernelArgs& args) noexcept {
     });
 }
 
+PLUMB_VALUE_KERNEL(gelu)
 PLUMB_VALUE_KERNEL(gelu_backward)
 PLUMB_VALUE_KERNEL(swiglu)
 PLUMB_VALUE_KERNEL(swiglu_backward)

@@ -14,6 +14,7 @@ namespace {
 constexpr std::array<const char*, 2> kModelTypes = {"gpt2", "llama"};
 constexpr std::array<const char*, 2> kReductions = {"fast", "exact"};
 constexpr std::array<const char*, 4> kDtypes = {"auto", "fp32", "bf16", "fp16"};
+constexpr std::array<const char*, 3> kRecomputeKinds = {"none", "selective", "attention"};
 constexpr std::array<const char*, 4> kLrSchedules = {"cosine", "linear", "constant", "wsd"};
 
 [[noreturn]] void not_supported(const std::string& where, std::string_view key,
@@ -70,10 +71,9 @@ void parse_schedule(RunConfig& c, const std::string& text, const std::string& wh
 }
 
 void parse_recompute(RunConfig& c, const std::string& text, const std::string& where) {
-    if (text == "selective")
-        not_supported(where, "layout.recompute", quote(text), "\"none\" and \"block:K\"");
-    if (text == "none") {
-        c.layout.recompute_blocks = 0;
+    for (size_t i = 0; i < kRecomputeKinds.size(); ++i) {
+        if (text != kRecomputeKinds[i]) continue;
+        c.layout.recompute = {static_cast<RecomputeKind>(i), 0};
         return;
     }
     int64_t blocks = 0;
@@ -82,13 +82,17 @@ void parse_recompute(RunConfig& c, const std::string& text, const std::string& w
     const auto parsed = is_block ? std::from_chars(text.data() + std::strlen("block:"), end, blocks)
                                  : std::from_chars_result{end, std::errc::invalid_argument};
     if (parsed.ec != std::errc() || parsed.ptr != end || blocks < 1 || blocks > (1 << 16))
-        not_a_value(where, "layout.recompute", text, "none or block:K with K from 1 to 65536");
-    c.layout.recompute_blocks = blocks;
+        not_a_value(where, "layout.recompute", text,
+                    fmt::format("one of {}, or block:K with K from 1 to 65536",
+                                fmt::join(kRecomputeKinds, ", ")));
+    c.layout.recompute = {RecomputeKind::block, blocks};
 }
 
 std::string print_recompute(const RunConfig& c) {
-    const int64_t blocks = c.layout.recompute_blocks;
-    return blocks == 0 ? "\"none\"" : fmt::format("\"block:{}\"", blocks);
+    const Recompute& recompute = c.layout.recompute;
+    if (recompute.kind == RecomputeKind::block)
+        return fmt::format("\"block:{}\"", recompute.blocks);
+    return quote(kRecomputeKinds[static_cast<size_t>(recompute.kind)]);
 }
 
 // Largest values: token ids are int32; the others keep every product of a transformer's sizes
@@ -213,9 +217,11 @@ std::vector<Setting> layout_settings() {
          CodedField{parse_recompute, print_recompute},
          layout,
          {},
-         "none, block:K",
-         "forward again instead of storing: keep one boundary every K blocks",
-         "Megatron: recompute_method, recompute_num_layers"},
+         "none, selective, attention, block:K",
+         "computed again instead of stored: outputs of norms and activation functions, the core "
+         "attention, or all but one boundary every K blocks",
+         "Megatron: recompute_granularity (attention: selective, block:K: full), "
+         "recompute_num_layers"},
     };
 }
 

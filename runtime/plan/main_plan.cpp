@@ -82,9 +82,13 @@ int run(int argc, char** argv) {
     const Plan plan = make_plan(program, inputs.device);
 
     const int64_t ranks = config.layout.rank_count();
-    const ReportSubject subject = {arguments.name, workload_text(config, purpose),
-                                   fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"),
-                                   inputs.device, config.run.run.memory};
+    ReportSubject subject = {arguments.name, workload_text(config, purpose),
+                             fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"), inputs.device,
+                             config.run.run.memory};
+    const PlanWith plan_with = plans_with(arguments.name, arguments.overrides, purpose);
+    if (purpose == Purpose::train) subject.recompute = recompute_choices(config, plan, plan_with);
+    if (!fits(plan, subject))
+        subject.changes = budget_changes(config, plan, subject.memory_bytes, plan_with);
     if (arguments.json) {
         print(report_json(program, plan, subject));
     } else {

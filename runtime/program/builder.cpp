@@ -205,12 +205,13 @@ TensorId Builder::view(std::string name, TensorId of, const Shape& shape, int64_
     return static_cast<TensorId>(program_.tensors.size()) - 1;
 }
 
-SectionId Builder::begin_section(SectionKind kind, std::string name, int32_t chunk) {
+SectionId Builder::begin_section(SectionKind kind, std::string name, int32_t chunk, UnitId unit) {
     CHECK(section_ < 0);
     Section section;
     section.name = std::move(name);
     section.kind = kind;
     section.chunk = chunk;
+    section.unit = unit;
     section.first_op = static_cast<int32_t>(program_.ops.size());
     program_.sections.push_back(std::move(section));
     section_ = static_cast<SectionId>(program_.sections.size()) - 1;
@@ -325,6 +326,12 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
     Attrs attrs;
     attrs.matmul = {activation, 0, 0};
     record(OpKind::matmul, attrs, {y, pre, x, w, bias, residual});
+    return y;
+}
+
+TensorId Builder::gelu(TensorId x) {
+    const TensorId y = make_activation("gelu", shape(x), at(x).dtype);
+    record(OpKind::gelu, {}, {y, x});
     return y;
 }
 

@@ -57,7 +57,8 @@ class Builder {
     TensorId view(std::string name, TensorId of, const Shape& shape, int64_t offset_bytes);
 
     // Sections. A forward section keeps a tape.
-    SectionId begin_section(SectionKind kind, std::string name, int32_t chunk = 0);
+    SectionId begin_section(SectionKind kind, std::string name, int32_t chunk = 0,
+                            UnitId unit = -1);
     void end_section();
     void scope(std::string prefix) { scope_ = std::move(prefix); }
     // Recorded again before its backward instead of saved; only its boundary is kept.
@@ -76,6 +77,7 @@ class Builder {
     TensorId norm(NormKind kind, double eps, TensorId x, TensorId gamma, TensorId beta);
     TensorId matmul(TensorId x, TensorId w, TensorId bias, TensorId residual = kNoTensor,
                     Activation activation = Activation::none);
+    TensorId gelu(TensorId x);
     TensorId swiglu(TensorId gate_up);
     void rope(TensorId qkv, TensorId positions, const AttentionAttrs& attrs);
     TensorId attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attrs);

@@ -36,6 +36,7 @@ enum class OpKind : uint8_t {
     matmul_dx,
     matmul_dw,
     // activation
+    gelu,
     gelu_backward,
     swiglu,
     swiglu_backward,
@@ -103,6 +104,10 @@ struct MatmulDxOperands {
 // dw_OI += dy_NO^T * x_NI; dbias_O += column sums of dy. Updates dw (optional), dbias (optional).
 struct MatmulDwOperands {
     enum : int { dw, dbias, dy, x, count };
+};
+// y = GELU(x) (tanh form), the bits of matmul's epilogue. Outputs y. Inputs x (same shape).
+struct GeluOperands {
+    enum : int { y, x, count };
 };
 // d *= gelu'(pre), in place. Updates d. Inputs pre (same shape).
 struct GeluBackwardOperands {

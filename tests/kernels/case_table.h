@@ -130,7 +130,7 @@ inline KernelCase matmul_dw_case(int64_t n, int64_t i, int64_t o, bool weight, b
     return c;
 }
 
-// Ops of one tensor shape: gelu_backward, add, fold, adamw, zero, init.
+// Ops of one tensor shape: gelu, gelu_backward, add, fold, adamw, zero, init.
 inline KernelCase flat_case(OpKind kind, int64_t count) {
     KernelCase c;
     c.kind = kind;
@@ -262,7 +262,8 @@ inline std::vector<KernelCase> small_cases() {
     }
     add_matmul_cases(&cases);
     for (const int64_t count : {1, 15, 16, 1000, 4099})
-        for (const OpKind kind : {OpKind::gelu_backward, OpKind::add, OpKind::fold, OpKind::adamw})
+        for (const OpKind kind :
+             {OpKind::gelu, OpKind::gelu_backward, OpKind::add, OpKind::fold, OpKind::adamw})
             cases.push_back(flat_case(kind, count));
     const Heads heads[] = {{1, 1, 2}, {4, 2, 6}, {3, 3, 16}, {6, 2, 34}, {2, 1, 64}};
     for (const Heads& h : heads) {
@@ -332,6 +333,7 @@ inline std::vector<KernelCase> model_cases(int64_t b, int64_t t, int64_t d, int6
     cases.push_back(matmul_case(1, d, f, {true, true, false, false}));
     cases.push_back(matmul_case(1, d, v, {false, false, false, false}));
     cases.push_back(matmul_case(4, d, f, {true, true, false, false}));
+    cases.push_back(flat_case(OpKind::gelu, n * f));
     cases.push_back(flat_case(OpKind::gelu_backward, n * f));
     cases.push_back(swiglu_case(false, n, f));
     cases.push_back(swiglu_case(true, n, f));

@@ -134,6 +134,9 @@ struct Reference {
                     at(0, o * i_count + i) += dy * at(3, n * i_count + i);
             }
     }
+    void gelu() {
+        for (size_t i = 0; i < v[0].size(); ++i) v[0][i] = gelu(v[1][i]);
+    }
     void gelu_backward() {
         for (size_t i = 0; i < v[0].size(); ++i) v[0][i] = v[0][i] * gelu_slope(v[1][i]);
     }
@@ -362,6 +365,8 @@ struct Reference {
                 return matmul_dx();
             case K::matmul_dw:
                 return matmul_dw();
+            case K::gelu:
+                return gelu();
             case K::gelu_backward:
                 return gelu_backward();
             case K::swiglu:

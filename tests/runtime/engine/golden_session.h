@@ -16,7 +16,7 @@ namespace plumb {
 
 struct GoldenRun {
     int32_t threads = 1;
-    int64_t recompute_blocks = 0;
+    Recompute recompute;
     Reduction reduction = Reduction::fast;
     int64_t loss_chunk = 7;     // not a divisor of a micro-batch's 32 tokens
     int64_t micro_batches = 0;  // 0: as in the golden file
@@ -26,7 +26,7 @@ struct GoldenRun {
 inline RunConfig golden_config(const Golden& golden, const GoldenRun& run) {
     RunConfig config;
     config.model = parse_hf_config(golden.config, "golden");
-    config.layout.recompute_blocks = run.recompute_blocks;
+    config.layout.recompute = run.recompute;
     config.layout.reduction = run.reduction;
     BatchSpec& batch = config.run.batch;
     batch.sequence_length = golden.training.sequence_length;

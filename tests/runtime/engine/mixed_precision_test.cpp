@@ -70,8 +70,12 @@ TEST_P(MixedPrecisionTest, LossesOfTwentyStepsFollowTheGolden) {
 TEST_P(MixedPrecisionTest, SettingsThatChangeNoBit) {
     const Hash128 reference = train(run_in(dtype_), 4);
     GoldenRun run = run_in(dtype_);
-    run.recompute_blocks = 1;
-    EXPECT_EQ(train(run, 4), reference) << "recompute";
+    for (const Recompute& recompute :
+         {Recompute{RecomputeKind::block, 1}, Recompute{RecomputeKind::selective},
+          Recompute{RecomputeKind::attention}}) {
+        run.recompute = recompute;
+        EXPECT_EQ(train(run, 4), reference) << "recompute " << static_cast<int>(recompute.kind);
+    }
     run = run_in(dtype_);
     run.threads = 2;
     EXPECT_EQ(train(run, 4), reference) << "two threads";
