@@ -4,7 +4,7 @@
 // passed their units; it is reported in the step in which it ends, and one that is due before that
 // waits. A step whose gradients are not finite changes nothing (adamw sees to that), is
 // counted, and the third in a row ends the run: the state is then still that of the last good step,
-// and is saved as that step.
+// and is saved as that step. In fp16 only steps at a loss scale of 1 count towards the three.
 // Path: hot.
 #pragma once
 

@@ -23,15 +23,6 @@ namespace plumb {
 
 namespace {
 
-constexpr int64_t kElementBytes = sizeof(uint32_t);  // of every stream of a save
-
-// Digest of `count` elements of the tensor at `data`, from element `first` on: what the digest ops
-// make of the same.
-Hash128 digest_span(uint64_t key, const uint8_t* data, int64_t first, int64_t count) noexcept {
-    return digest_elements(key, first,
-                           reinterpret_cast<const uint32_t*>(data + first * kElementBytes), count);
-}
-
 bool is_step_folder(const std::string& path) {
     struct stat info;
     return ::stat((path + "/" + kManifestName).c_str(), &info) == 0;
@@ -103,22 +94,38 @@ StateIo::StateIo(Session& session, const FileLayer& files)
       run_(fresh_uuid()) {
     const Program& program = session.program();
     const bool trains = program.section(SectionKind::forward) >= 0;
-    records_ = state_records(program.params, trains);
+    const Purpose purpose = trains ? Purpose::train : Purpose::generate;
+    records_ = state_records(program.params, trains, program_dtype(session.config(), purpose));
     for (const Param& param : program.params) {
-        const auto add = [&](TensorId id) {
-            places_.push_back({static_cast<int64_t>(places_.size()), param.unit,
-                               session_.executor().data<uint8_t>(id)});
-        };
-        add(param.weight);
+        add_place(param.unit, param.weight, param.master);
         if (!trains || !param.trainable) continue;
-        add(param.moment1);
-        add(param.moment2);
+        add_place(param.unit, param.master, kNoTensor);
+        add_place(param.unit, param.moment1, kNoTensor);
+        add_place(param.unit, param.moment2, kNoTensor);
     }
+    add_place(kNoUnit, program.io.loss_scale, kNoTensor);
     CHECK(places_.size() == records_.size());
     // As a step updates them.
     std::stable_sort(places_.begin(), places_.end(),
                      [](const Place& a, const Place& b) { return a.unit < b.unit; });
     throw_if_failed(check_codec_contexts());
+}
+
+// The next record's place; nothing for a tensor that the program does not have.
+void StateIo::add_place(UnitId unit, TensorId id, TensorId master) {
+    if (id == kNoTensor) return;
+    const Executor& executor = session_.executor();
+    const auto record = static_cast<int64_t>(places_.size());
+    CHECK(places_.size() < records_.size());
+    const TensorRecord& info = records_[places_.size()];
+    const std::string_view stream = info.stream;
+    const Dtype dtype = tensor_dtype(info);
+    Place place{record, unit, executor.data<uint8_t>(id), nullptr, true, tensor_key(info)};
+    if (dtype == Dtype::bf16 && master != kNoTensor) place.low = executor.data<uint16_t>(master);
+    // Params that masters in other streams make whole, or replace.
+    if (dtype == Dtype::f16 || stream == "master_lo") place.in_digest = false;
+    if (stream == "master") place.digest_key = digest_key("param", info.name);
+    places_.push_back(place);
 }
 
 StateIo::~StateIo() {
@@ -235,6 +242,55 @@ std::string StateIo::set_aside(const std::string& path) {
     return fmt::format("; {}", status.message);
 }
 
+// Index of a tensor of this shape, -1 when the checkpoint has none.
+int64_t StateIo::find_tensor(const CheckpointReader& reader, const char* stream,
+                             const std::string& name, const Shape& shape) const {
+    const int64_t tensor = reader.find(stream, name);
+    if (tensor >= 0 && !(tensor_shape(reader.tensor(tensor)) == shape))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint {}: {} has another shape", reader.path(), name));
+    return tensor;
+}
+
+// Weight and master from what the checkpoint has of them, converted where its dtype is another.
+void StateIo::load_weights(CheckpointReader& reader, const Param& param,
+                           const CodecStaging& staging) {
+    const auto at = [&](TensorId id) {
+        return id == kNoTensor ? nullptr : session_.executor().data<char>(id);
+    };
+    const Dtype dtype = session_.program().tensors[static_cast<size_t>(param.weight)].dtype;
+    const WeightPlace place{dtype, at(param.weight), at(param.master)};
+    const auto find = [&](const char* stream) {
+        return find_tensor(reader, stream, param.name, param.shape);
+    };
+    const int64_t weight = find("param");
+    if (weight < 0)
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint {} has no param of {}", reader.path(), param.name));
+    // Inference reads params alone.
+    const bool trains = param.moment1 != kNoTensor;
+    const int64_t full = trains ? find("master") : -1;
+    const int64_t low = trains && full < 0 ? find("master_lo") : -1;
+    const int64_t rest = dtype == Dtype::bf16 ? low : full;
+    const bool same = tensor_dtype(reader.tensor(weight)) == dtype;
+    if (same && (place.master == nullptr ? full < 0 : rest >= 0)) {
+        reader.read_tensor(weight, place.weight, staging);
+        if (place.master != nullptr) reader.read_tensor(rest, place.master, staging);
+        return;
+    }
+    constexpr int64_t kBlock = int64_t{1} << 20;  // a few chunks, so that few are decoded twice
+    std::vector<uint32_t> block(static_cast<size_t>(kBlock));
+    for (const int64_t tensor : {full >= 0 ? full : weight, low}) {
+        if (tensor < 0) continue;
+        const TensorRecord& record = reader.tensor(tensor);
+        for (int64_t first = 0; first < param.elements(); first += kBlock) {
+            const int64_t count = std::min(kBlock, param.elements() - first);
+            reader.read_span(tensor, first, count, block.data(), staging);
+            put_weights(place, first, count, record.stream, tensor_dtype(record), block.data());
+        }
+    }
+}
+
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
     const std::string settings(reader.settings());
     // Both hashed by this program: the saved hash does not know of settings that came later, whose
@@ -259,16 +315,19 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
                                 reader.header().chunk_bytes_max));
     const CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
     session_.run_section(SectionKind::load);
+    for (const Param& param : session_.program().params) load_weights(reader, param, staging);
     for (const Place& place : places_) {
-        const TensorRecord& wanted = records_[static_cast<size_t>(place.record)];
-        const int64_t tensor = reader.find(wanted.stream, wanted.name);
-        if (tensor < 0)
+        const TensorRecord& record = records_[static_cast<size_t>(place.record)];
+        const std::string_view stream = record.stream;
+        if (stream == "param" || stream == "master" || stream == "master_lo") continue;
+        const int64_t tensor =
+            find_tensor(reader, record.stream, record.name, tensor_shape(record));
+        // A run that was not fp16 before has no loss scale yet: it starts as a new run's.
+        if (tensor < 0 && stream == "state") continue;
+        if (tensor < 0 || tensor_dtype(reader.tensor(tensor)) != Dtype::f32)
             throw Error(ExitCode::bad_input,
-                        fmt::format("checkpoint {} has no {} of {}", reader.path(), wanted.stream,
-                                    wanted.name));
-        if (!(tensor_shape(reader.tensor(tensor)) == tensor_shape(wanted)))
-            throw Error(ExitCode::bad_input, fmt::format("checkpoint {}: {} has another shape",
-                                                         reader.path(), wanted.name));
+                        fmt::format("checkpoint {} has no fp32 {} of {}", reader.path(),
+                                    record.stream, record.name));
         reader.read_tensor(tensor, place.data, staging);
     }
     report->record = reader.record();
@@ -289,6 +348,17 @@ Hash128 StateIo::digest() noexcept {
     return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
 }
 
+// What the digest ops make of `count` elements from `first` on.
+Hash128 StateIo::digest_span(const Place& place, int64_t first, int64_t count) const noexcept {
+    if (!place.in_digest) return {};
+    if (place.low != nullptr)
+        return digest_masters(place.digest_key, first,
+                              reinterpret_cast<const uint16_t*>(place.data) + first,
+                              place.low + first, count);
+    return digest_elements(place.digest_key, first,
+                           reinterpret_cast<const uint32_t*>(place.data) + first, count);
+}
+
 // Chunk by chunk, so that the digest takes what it reads from memory out of a cache for the codec.
 Status StateIo::write_state(CheckpointWriter& writer, SaveProgress& progress,
                             Hash128* digest) noexcept {
@@ -296,14 +366,14 @@ Status StateIo::write_state(CheckpointWriter& writer, SaveProgress& progress,
     *digest = {};
     for (const Place& place : places_) {
         const TensorRecord& record = records_[static_cast<size_t>(place.record)];
-        const uint64_t key = tensor_key(record);
+        const int64_t element_bytes = dtype_bytes(tensor_dtype(record));
         progress.reading(place.unit);
-        ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / kElementBytes);
+        ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / element_bytes);
         Box box;
         for (int64_t first = 0; cursor.next(&box, &first);) {
-            *digest = digest_add(*digest, digest_span(key, place.data, first, box_elements(box)));
+            *digest = digest_add(*digest, digest_span(place, first, box_elements(box)));
             const Status status =
-                writer.write_box(place.record, box, place.data + first * kElementBytes);
+                writer.write_box(place.record, box, place.data + first * element_bytes);
             if (!status.ok()) return status;
         }
     }

@@ -82,12 +82,22 @@ class StateIo {
 
   private:
     // A logical tensor of a checkpoint, where it lies in the arenas.
+    // The digest is over 32-bit words under `digest_key`: masters, under the key of their params,
+    // whatever their dtype, and the rest of the state as it is.
     struct Place {
         int64_t record;  // index in records_
         UnitId unit;
         uint8_t* data;
+        const uint16_t* low;  // completes bf16 params to masters
+        bool in_digest;
+        uint64_t digest_key;
     };
+    Hash128 digest_span(const Place& place, int64_t first, int64_t count) const noexcept;
+    void add_place(UnitId unit, TensorId id, TensorId master);
     void lock_folder();
+    int64_t find_tensor(const CheckpointReader& reader, const char* stream, const std::string& name,
+                        const Shape& shape) const;
+    void load_weights(CheckpointReader& reader, const Param& param, const CodecStaging& staging);
     void load_tensors(CheckpointReader& reader, LoadReport* report);
     std::string set_aside(const std::string& path);
     CodecStaging staging(OpKind kind, ByteSpan* index) const;

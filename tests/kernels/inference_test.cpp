@@ -145,7 +145,7 @@ TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
         EXPECT_EQ(table.isa, isa);
         for (int kind = 0; kind < kOpKindCount; ++kind) {
             const bool host = op_row(static_cast<OpKind>(kind)).lane == Lane::host;
-            EXPECT_EQ(table.kernel[kind] == nullptr, host) << kind;
+            EXPECT_EQ(table.kernel[kind][0] == nullptr, host) << kind;
         }
     }
 }
@@ -155,7 +155,7 @@ TEST(Dispatch, DeviceRecords) {
     EXPECT_STREQ(host.name, "host");
     EXPECT_EQ(host.isa, host_isa());
     EXPECT_EQ(host.threads, 2);
-    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
         DeviceRecord record{};
         ASSERT_TRUE(named_device((std::string("cpu-") + isa_name(isa)).c_str(), 5, &record));
         EXPECT_EQ(record.isa, isa);
@@ -167,15 +167,12 @@ TEST(Dispatch, DeviceRecords) {
 
 // A plan made for more threads must give each of them its part, and never less than one thread's.
 TEST(Traits, ScratchGrowsWithThreadsAndIsZeroWhereNothingIsNeeded) {
-    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
         DeviceRecord one{}, four{};
         const std::string name = std::string("cpu-") + isa_name(isa);
         ASSERT_TRUE(named_device(name.c_str(), 1, &one) && named_device(name.c_str(), 4, &four));
         const auto bytes = [](const KernelCase& c, const DeviceRecord& device) {
-            Op op;
-            op.kind = c.kind;
-            op.attrs = c.attrs;
-            return cpu_traits().scratch_bytes(op, c.shape, device);
+            return cpu_traits().scratch_bytes(c.op(), c.shape, device);
         };
         for (const KernelCase& c : small_cases()) {
             EXPECT_GE(bytes(c, four), bytes(c, one)) << c.name;
