@@ -117,7 +117,7 @@ void matmul(const KernelArgs& args) noexcept {
     g.gelu = args.attrs->matmul.activation == Activation::gelu_tanh;
     g.pre = floats(args, O::pre);
     g.residual = floats(args, O::residual);
-    if (rows <= kMatmulStreamRows)
+    if (rows <= kMatmulStreamRows || args.attrs->matmul.by_row != 0)
         stream_matmul(g, args.threads);
     else
         gemm(g, static_cast<float*>(args.scratch), args.threads);

@@ -90,7 +90,8 @@ const OpRow kRows[] = {
      {out("dqkv"), in("d_o"), in("qkv"), in("o"), in("lse"), in("segment_start", kI32)},
      check_attention_backward, flops_attention_backward, nullptr},
     {OpKind::attention_cached, "attention_cached", AttentionCachedOperands::count,
-     {out("o"), upd("k_cache"), upd("v_cache"), in("qkv"), in("positions", kI32)},
+     {out("o"), upd("k_cache"), upd("v_cache"), in("qkv"), in("positions", kI32),
+      maybe_in("sequences", kI32)},
      check_attention_cached, flops_attention_cached, nullptr},
 
     {OpKind::head_loss, "head_loss", HeadLossOperands::count,
@@ -104,7 +105,8 @@ const OpRow kRows[] = {
      {out("y"), in("x"), in("rows", kI32)},
      check_select_rows, nullptr, nullptr},
     {OpKind::sample, "sample", SampleOperands::count,
-     {out("token", kI32), in("logits")},
+     {out("token", kI32), in("logits"), in("seen", kU8), in("draws", kI64),
+      maybe_in("sequences", kI32)},
      check_sample, nullptr, nullptr},
 
     {OpKind::add, "add", AddOperands::count,

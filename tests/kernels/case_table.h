@@ -89,6 +89,18 @@ inline KernelCase norm_backward_case(int64_t rows, int64_t d, NormKind kind, boo
     return c;
 }
 
+// With `sequences` > 0 each row names which of them it is.
+inline KernelCase sample_case(int64_t rows, int64_t vocabulary, int64_t sequences = 0) {
+    KernelCase c;
+    c.kind = OpKind::sample;
+    c.name = case_name(c.kind, {rows, vocabulary, sequences});
+    c.shape[0] = make_shape(rows);
+    c.shape[1] = make_shape(rows, vocabulary);
+    c.shape[2] = make_shape(sequences > 0 ? sequences : rows, vocabulary);
+    c.shape[3] = make_shape(sequences > 0 ? sequences : rows, 2);
+    if (sequences > 0) c.shape[4] = make_shape(rows);
+    return c;
+}
 struct Epilogue {
     bool bias, gelu, pre, residual;
 };
@@ -98,7 +110,7 @@ inline KernelCase matmul_case(int64_t n, int64_t i, int64_t o, Epilogue e) {
     const std::string variant = std::string(e.bias ? "b" : "") + (e.gelu ? "g" : "") +
                                 (e.pre ? "p" : "") + (e.residual ? "r" : "");
     c.name = case_name(c.kind, {n, i, o}, variant.c_str());
-    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0};
+    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0, 0};
     c.shape[0] = make_shape(n, o);
     if (e.pre) c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(n, i);
@@ -111,7 +123,7 @@ inline KernelCase matmul_dx_case(int64_t n, int64_t i, int64_t o, bool accumulat
     KernelCase c;
     c.kind = OpKind::matmul_dx;
     c.name = case_name(c.kind, {n, i, o, accumulate});
-    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0};
+    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0, 0};
     c.shape[0] = make_shape(n, i);
     c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(o, i);
@@ -298,9 +310,7 @@ inline std::vector<KernelCase> model_cases(int64_t b, int64_t t, int64_t d, int6
     cases.push_back(attention_case(OpKind::attention_cached, 1, t / 2, heads, t));
     cases.push_back(head_loss_case(false, n, d, v, n < 512 ? n : 512));
     cases.push_back(head_loss_case(true, n, d, v, n < 512 ? n : 512));
-    KernelCase sample = flat_case(OpKind::sample, 1);
-    sample.shape[1] = make_shape(1, v);
-    cases.push_back(sample);
+    cases.push_back(sample_case(1, v));
     for (const OpKind kind : {OpKind::add, OpKind::fold, OpKind::grad_norm, OpKind::adamw,
                               OpKind::init, OpKind::zero, OpKind::digest})
         cases.push_back(flat_case(kind, v * d / 4));
