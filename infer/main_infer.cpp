@@ -60,7 +60,7 @@ struct Options {
     double top_p = 1;
     double repetition_penalty = 1;
     int64_t seed = 1;
-    std::vector<std::string> stops;
+    StopStrings stops;
     std::string text, tokens;            // one of both: what perplexity is measured on
     int64_t stride = 0;                  // 0: the window
     std::vector<std::string> overrides;  // of the checkpoint's settings
@@ -156,7 +156,7 @@ class GenerateFlags {
         };
         add("--max-new-tokens", options.max_new_tokens,
             "Tokens to make of each prompt; the context's end may come before");
-        add_list(app_, "--stop", options.stops,
+        add_list(app_, "--stop", stops_,
                  "Ends the new text before this text, which is not printed; may be repeated");
         add("--temperature", options.temperature,
             "0: always the likeliest token; 1: as the model says");
@@ -185,6 +185,9 @@ class GenerateFlags {
                    "one of --prompt, --prompts, --prompt-file and --prompt-tokens is "
                    "required");
         options_.ids = source == "--prompt-tokens";
+        if (options_.ids && !stops_.empty())
+            refuse(options_, "--stop: text is taken by prompts of text, not by --prompt-tokens");
+        options_.stops = StopStrings(stops_);
         add_prompts("--prompt", prompts_);
         add_prompts("--prompt-tokens", prompt_tokens_);
         if (source == "--prompt-file")
@@ -211,7 +214,7 @@ class GenerateFlags {
     CLI::App& app_;
     Options& options_;
     Shared shared_;
-    std::vector<std::string> prompts_, prompt_tokens_;
+    std::vector<std::string> prompts_, prompt_tokens_, stops_;
     std::string prompts_file_, prompt_file_;
     CLI::Option* sources_[4] = {};
 };
@@ -377,15 +380,13 @@ void print_summary(const GenerateRequest& request, const GenerateSummary& summar
 void run_generate(const Options& options) {
     const RunConfig config = config_of_checkpoint(options.checkpoint, options.overrides);
     const std::vector<std::vector<int32_t>> prompts = read_prompts(options, config);
-    if (!options.stops.empty() && options.ids)
-        refuse(options, "--stop: text is taken by prompts of text, not by --prompt-tokens");
     GenerateRequest request;
     request.prompts = prompts;
     request.max_new_tokens = options.max_new_tokens;
     request.eos_token = static_cast<int32_t>(config.model.eos_token_id);
     request.sampling = {options.temperature, static_cast<uint64_t>(options.seed), options.top_k,
                         options.top_p, options.repetition_penalty};
-    request.stops = StopStrings(options.stops);
+    request.stops = options.stops;
     const GenerateSpec& spec = config.run.generate;
     Session session(config, Purpose::generate);
     print_footprint(session,

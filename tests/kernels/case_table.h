@@ -165,11 +165,14 @@ struct Heads {
     int64_t query, kv, size;
 };
 // kind: rope, attention, attention_backward, attention_cached (cache: positions of the cache).
-inline KernelCase attention_case(OpKind kind, int64_t b, int64_t t, Heads h, int64_t cache = 0) {
+// With `sequences` > 0 (cached only) each row names which of them it is.
+inline KernelCase attention_case(OpKind kind, int64_t b, int64_t t, Heads h, int64_t cache = 0,
+                                 int64_t sequences = 0) {
     KernelCase c;
     c.kind = kind;
     c.name = case_name(kind, {b, t, h.query, h.kv, h.size});
     if (kind == OpKind::attention_cached) c.name += "_" + std::to_string(cache);
+    if (sequences > 0) c.name += "_of_" + std::to_string(sequences);
     c.attrs.attention = {1.0 / std::sqrt(static_cast<double>(h.size)),
                          10000.0,
                          static_cast<int32_t>(h.query),
@@ -178,12 +181,14 @@ inline KernelCase attention_case(OpKind kind, int64_t b, int64_t t, Heads h, int
                          0};
     const Shape qkv = make_shape(b, t, (h.query + 2 * h.kv) * h.size);
     const Shape o = make_shape(b, t, h.query * h.size), lse = make_shape(b, h.query, t);
-    const Shape bt = make_shape(b, t), kv = make_shape(b, cache, h.kv, h.size);
+    const Shape bt = make_shape(b, t);
+    const Shape kv = make_shape(sequences > 0 ? sequences : b, cache, h.kv, h.size);
     std::vector<Shape> shapes;
     if (kind == OpKind::rope) shapes = {qkv, bt};
     if (kind == OpKind::attention) shapes = {o, lse, qkv, bt};
     if (kind == OpKind::attention_backward) shapes = {qkv, o, qkv, o, lse, bt};
     if (kind == OpKind::attention_cached) shapes = {o, kv, kv, qkv, bt};
+    if (sequences > 0) shapes.push_back(make_shape(b));
     for (size_t i = 0; i < shapes.size(); ++i) c.shape[i] = shapes[i];
     return c;
 }
@@ -272,6 +277,7 @@ inline std::vector<KernelCase> small_cases() {
         cases.push_back(attention_case(OpKind::attention_backward, 1, 64, odd[i]));
         cases.push_back(attention_case(OpKind::attention_cached, 2, tokens[i], odd[i], 150));
         cases.push_back(attention_case(OpKind::attention_cached, 3, 1 + i % 4, odd[i], 97));
+        cases.push_back(attention_case(OpKind::attention_cached, 2, tokens[i], odd[i], 140, 5));
     }
     cases.push_back(select_case(1, 1, 1));
     cases.push_back(select_case(3, 5, 19));
