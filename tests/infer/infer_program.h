@@ -78,8 +78,8 @@ class PlumbInfer : public ::testing::Test {
     void expect_planned(const std::string& folder, Purpose purpose,
                         std::vector<std::string> overrides) const {
         for (const char* fresh :
-             {"--batch.sequence_length=1", "--batch.micro_batch=1", "--batch.global_batch=1",
-              "--train.warmup_steps=0", "--train.loss_chunk=0"})
+             {"--run.threads=0", "--batch.sequence_length=1", "--batch.micro_batch=1",
+              "--batch.global_batch=1", "--train.warmup_steps=0", "--train.loss_chunk=0"})
             overrides.insert(overrides.begin(), fresh);
         const RunConfig config = config_of_checkpoint(folder, overrides);
         const ProgramInputs inputs = program_inputs(config);

@@ -130,8 +130,8 @@ TEST_F(PerplexityLoop, EveryTokenButTheFirstCountsOnce) {
 TEST_F(PerplexityLoop, AllocatesNothingAndReportsProgress) {
     const TokenFile tokens(text_file(5 * kWindow + 1), 1);
     const auto session = scoring(2);
-    session->seal();
     ::testing::internal::CaptureStderr();
+    session->seal();
     score_tokens(*session, tokens, kWindow, 0);
     const AllocationCounts counts = allocation_counts();
     unseal();
