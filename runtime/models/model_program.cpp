@@ -96,7 +96,7 @@ class Recorder {
             attrs.state.key = random_key(seed, param.name);
             attrs.state.std = param.init.deviation;
             attrs.state.value = param.init.constant;
-            b_.record(OpKind::init, attrs, {param.weight});
+            b_.record(OpKind::init, attrs, {param.weight, kNoTensor});
         }
         for (const Unit& unit : std::vector<Unit>(b_.program().units)) {
             if (unit.grad == kNoTensor) continue;
@@ -136,7 +136,7 @@ class Recorder {
     }
 
     void record_loss(TensorId x) {
-        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights,
+        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights, kNoTensor,
                      config_.run.train.loss_chunk);
     }
 
@@ -181,7 +181,7 @@ class Recorder {
             attrs.state.key = digest_key(stream, name);
             attrs.state.begin = begin ? 1 : 0;
             begin = false;
-            b_.record(OpKind::digest, attrs, {io().digest, id});
+            b_.record(OpKind::digest, attrs, {io().digest, id, kNoTensor});
         };
         for (const Param& param : std::vector<Param>(b_.program().params)) {
             add("param", param.name, param.weight);
@@ -238,7 +238,7 @@ class Recorder {
         const auto finish = [&](TensorId last, TensorId logits, TensorId token,
                                 TensorId sequences) {
             Attrs attrs;
-            attrs.matmul = {Activation::none, 0, 1};
+            attrs.matmul = {Activation::none, 0, 1, 1};
             b_.record(OpKind::matmul, attrs,
                       {logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
             b_.record(OpKind::sample, {}, {token, logits, io().seen, io().draws, sequences});
