@@ -1,5 +1,6 @@
 // Runs plumb-infer as a user would, on checkpoints saved as plumb-train saves them: bytes/ has
-// steps 3 and 5 of a byte model with a context of 64 tokens. Path: cold.
+// steps 3 and 5 of a byte model with a context of 64 tokens.
+// Path: cold.
 #pragma once
 
 #include <fmt/format.h>
