@@ -3,8 +3,8 @@
 // move memory. An op's least time is the larger of flops / peak and bytes / bandwidth; `share` is
 // that over the measured time (the best of several runs). Bytes count every operand once per
 // access, so small operands that stay in cache can pass 100%.
-//   kernels_bench [--smoke] [--threads N] [--isa portable|avx2|avx512] [--filter TEXT]
-//   [--cpu-clock]
+//   kernels_bench [--smoke] [--threads N] [--isa portable|avx2|avx512|avx512_bf16] [--filter TEXT]
+//   [--dtype f32|bf16|f16] [--cpu-clock]
 // Path: cold.
 #include <fmt/format.h>
 #include <time.h>
@@ -33,6 +33,7 @@ struct Options {
     bool smoke = false;
     int32_t threads = 2;
     Isa isa = host_isa();
+    Dtype dtype = Dtype::f32;
     std::string filter;
 };
 
@@ -58,7 +59,7 @@ double measure_copy_bandwidth(int32_t threads, char* buffer, int64_t size_bytes)
 Limits measure_limits(const Options& options) {
     std::vector<char> buffer(static_cast<size_t>(options.smoke ? 8 * kMiB : 256 * kMiB), 1);
     const auto size = static_cast<int64_t>(buffer.size());
-    return {measure_peak_flops(options.isa, options.threads),
+    return {measure_peak_flops(options.isa, options.threads, options.dtype),
             measure_read_bandwidth(options.threads, buffer.data(), size),
             measure_copy_bandwidth(options.threads, buffer.data(), size)};
 }
@@ -78,9 +79,11 @@ double flops_of(const KernelCase& c) {
 double bytes_of(const KernelCase& c) {
     double bytes = op_bytes(c.op(), c.shape);
     // Only the rows looked up, not the tables.
-    if (c.kind == OpKind::embed) bytes = 3 * 4 * static_cast<double>(c.shape[0].elements());
+    const auto value_bytes = static_cast<double>(dtype_bytes(c.value_dtype));
+    if (c.kind == OpKind::embed)
+        bytes = 3 * value_bytes * static_cast<double>(c.shape[0].elements());
     if (c.kind == OpKind::embed_backward)
-        bytes = 5 * 4 * static_cast<double>(c.shape[2].elements());
+        bytes = (4 * 4 + value_bytes) * static_cast<double>(c.shape[2].elements());
     return bytes;
 }
 
@@ -124,6 +127,13 @@ void print_case(const KernelCase& c, const Options& options, const Limits& limit
                100 * std::max(compute_s, memory_s) / seconds);
 }
 
+Dtype dtype_of(const std::string& name) {
+    for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
+        if (dtype_name(dtype) == name) return dtype;
+    fmt::print(stderr, "error: --dtype {}: not a value dtype (f32, bf16, f16)\n", name);
+    std::exit(2);
+}
+
 Options parse(int argc, char** argv) {
     Options options;
     for (int i = 1; i < argc; ++i) {
@@ -138,6 +148,8 @@ Options parse(int argc, char** argv) {
             options.threads = std::atoi(argv[++i]);
         } else if (flag == "--filter" && value != nullptr) {
             options.filter = argv[++i];
+        } else if (flag == "--dtype" && value != nullptr) {
+            options.dtype = dtype_of(argv[++i]);
         } else if (flag == "--isa" && value != nullptr) {
             ++i;
             bool known = false;
@@ -155,8 +167,8 @@ Options parse(int argc, char** argv) {
             }
         } else {
             fmt::print(stderr,
-                       "error: {}: known are --smoke, --threads N, --isa NAME, --filter "
-                       "TEXT\n",
+                       "error: {}: known are --smoke, --threads N, --isa NAME, --dtype "
+                       "NAME, --filter TEXT, --cpu-clock\n",
                        flag);
             std::exit(2);
         }
@@ -172,14 +184,19 @@ int main(int argc, char** argv) {
     using namespace plumb::testing;
     const Options options = parse(argc, argv);
     const Limits limits = measure_limits(options);
-    fmt::print("{} threads {}: peak {:.1f} Gflop/s, read {:.1f} GB/s, copy {:.1f} GB/s\n",
-               isa_name(options.isa), options.threads, limits.peak_flops * 1e-9,
-               limits.read_bandwidth * 1e-9, limits.copy_bandwidth * 1e-9);
+    fmt::print("{} {} threads {}: peak {:.1f} Gflop/s, read {:.1f} GB/s, copy {:.1f} GB/s\n",
+               isa_name(options.isa), dtype_name(options.dtype), options.threads,
+               limits.peak_flops * 1e-9, limits.read_bandwidth * 1e-9,
+               limits.copy_bandwidth * 1e-9);
     fmt::print("{:44} {:>10} {:>10} {:>9}  {:>5} {:>7}\n", "kernel", "ms", "Gflop/s", "GB/s",
                "limit", "share");
     const auto cases =
         options.smoke ? model_cases(1, 16, 256, 500) : model_cases(2, 512, 768, 50257);
-    for (const KernelCase& c : cases)
+    for (const KernelCase& of_f32 : cases) {
+        const KernelCase c = in_dtype(of_f32, options.dtype);
+        const Kernel* row = kernel_table(options.isa).kernel[static_cast<int>(c.kind)];
+        if (row[value_index(c.value_dtype)] == nullptr) continue;
         if (c.name.find(options.filter) != std::string::npos) print_case(c, options, limits);
+    }
     return 0;
 }

@@ -68,9 +68,10 @@ class RunData {
 
 void say_title(const RunConfig& config, const std::string& name) {
     const BatchSpec& batch = config.run.batch;
-    say("{}: {}, {} parameters; {} steps of {} x {} tokens, fp32", name,
+    say("{}: {}, {} parameters; {} steps of {} x {} tokens, {}", name,
         model_type_name(config.model.model_type), grouped_digits(parameter_count(config.model)),
-        config.run.train.steps, batch.global_batch, batch.sequence_length);
+        config.run.train.steps, batch.global_batch, batch.sequence_length,
+        value_dtype_name(program_dtype(config, Purpose::train)));
 }
 
 void check_folders(const CheckpointSpec& checkpoint) {
@@ -171,7 +172,8 @@ int exit_code(const TrainResult& result, int64_t step) {
 
 }  // namespace
 
-int train_run(const RunConfig& config, const std::string& name) {
+int train_run(const RunConfig& unresolved, const std::string& name) {
+    const RunConfig config = resolved(unresolved);
     // Who reads the output may stop reading (`| head`); that must not cost the training.
     std::signal(SIGPIPE, SIG_IGN);
     say_title(config, name);
@@ -189,16 +191,20 @@ int train_run(const RunConfig& config, const std::string& name) {
     if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
     state.remove_unfinished();
     const DeviceRecord& device = session.device();
-    const double peak_flops = measure_peak_flops(device.isa, device.threads);
-    say("peak of this machine, measured now: {:.1f} Gflop/s fp32", peak_flops / 1e9);
+    const Dtype dtype = program_dtype(config, Purpose::train);
+    const double peak_flops = measure_peak_flops(device.isa, device.threads, dtype);
+    say("peak of this machine, measured now: {:.1f} Gflop/s {}", peak_flops / 1e9,
+        value_dtype_name(dtype));
     std::optional<TextSampler> sampler;
     if (data.valid() != nullptr && TextSampler::possible(config, *data.valid_tokens()))
         sampler.emplace(session, *data.valid_tokens());
     StepLog log(config.run.checkpoint.dir, record.step, last_step(config.run.train),
                 config.run.train.log_every);
     StopRequest stop(config.run.checkpoint.dir);
-    TrainLoop loop({session, state, data.train(), data.valid(), sampler ? &*sampler : nullptr, log,
-                    stop, peak_memory, peak_flops},
+    std::optional<BackgroundSave> saver;
+    if (config.run.checkpoint.every > 0) saver.emplace(state);
+    TrainLoop loop({session, saver ? &*saver : nullptr, data.train(), data.valid(),
+                    sampler ? &*sampler : nullptr, log, stop, peak_memory, peak_flops},
                    record, resumed);
     session.seal();
     const TrainResult result = loop.run();

@@ -82,9 +82,7 @@ class PlumbInfer : public ::testing::Test {
              {"--run.threads=0", "--batch.sequence_length=1", "--batch.micro_batch=1",
               "--batch.global_batch=1", "--train.warmup_steps=0", "--train.loss_chunk=0"})
             overrides.insert(overrides.begin(), fresh);
-        const RunConfig config = config_of_checkpoint(folder, overrides);
-        const ProgramInputs inputs = program_inputs(config);
-        const Plan plan = make_plan(build_program(config, inputs, purpose), inputs.device);
+        const Plan plan = plan_of(config_of_checkpoint(folder, overrides), purpose);
         expect_in_error(fmt::format("\nmemory: {} bytes (", plan.total_bytes));
         expect_in_error(fmt::format(") in arenas + {} bytes (", plan.outside_bytes));
         expect_in_error("\nplan: " + to_hex(plan.digest) + ",");
