@@ -75,6 +75,7 @@ struct CheckpointSpec {
 struct GenerateSpec {
     int64_t context = 0;        // tokens the cache holds; as read, 0: max_position_embeddings
     int64_t prefill_chunk = 0;  // tokens of the prompt per pass; as read, 0: 64 or the context
+    int64_t batch = 1;          // sequences that are generated at once
     ComputeDtype dtype = ComputeDtype::automatic;  // automatic: train.dtype
 
     bool operator==(const GenerateSpec&) const = default;

@@ -327,6 +327,8 @@ std::vector<Setting> process_settings() {
          "max_position_embeddings"},
         {"generate.prefill_chunk", FIELD(run.generate.prefill_chunk), layout, range(0, 1 << 20),
          "tokens", "tokens of a prompt per pass, at most the context; 0: 64"},
+        {"generate.batch", FIELD(run.generate.batch), layout, range(1, 1 << 12), "sequences",
+         "prompts that plumb-infer continues at once, each with a cache of its own"},
         {"generate.dtype",
          CodedField{parse_generate_dtype,
                     [](const RunConfig& c) { return name_of(kDtypes, c.run.generate.dtype); }},
