@@ -1,8 +1,8 @@
 // A TensorBoard event file: the scalars of log.jsonl as `events.out.tfevents.<time>.<host>.<pid>`
 // beside it. Every start makes a file of its own, which TensorBoard reads in the order of their
 // names. Its first events are the version and a session start, at which TensorBoard drops what
-// earlier files say of this step and later ones: a continuation given up leaves no trace. Each event
-// is made in a fixed buffer and written with one write(2), so it may be used after seal.
+// earlier files say of this step and later ones: a continuation given up leaves no trace. Each
+// event is made in a fixed buffer and written with one write(2), so it may be used after seal.
 //
 // The file is a row of TFRecords (tensorflow.org/tutorials/load_data/tfrecord): length as u64, its
 // masked CRC-32C, the bytes, their masked CRC-32C, all little-endian; masked(c) is c rotated right

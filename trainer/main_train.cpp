@@ -46,8 +46,7 @@ int run(int argc, char** argv) {
         print_line(STDOUT_FILENO, "{}", write_run_report(folder, output));
         return static_cast<int>(ExitCode::ok);
     }
-    if (file.empty())
-        throw Error(ExitCode::bad_input, "FILE is required (see plumb-train --help)");
+    if (file.empty()) throw Error(ExitCode::bad_input, "FILE is required (see plumb-train --help)");
     return train_run(load_run(file, app.remaining()), file);
 }
 

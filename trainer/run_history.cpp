@@ -13,7 +13,7 @@ namespace plumb {
 
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 // Of one line: null is a number that was not finite; false when the key holds no number at all.
 bool read_number(const Json& line, const char* key, int64_t step, std::vector<CurveValue>* curve) {
@@ -32,7 +32,7 @@ bool is_count(const Json& line, const char* key) {
            found->get<uint64_t>() <= uint64_t{1} << 62;
 }
 
-// The line is read into a copy of what it may change only after it was judged whole.
+// Judged as a whole before anything is taken from it.
 bool read_step(const Json& line, int64_t step, int64_t* skipped, RunHistory* history) {
     if (!is_count(line, "tokens") || !is_count(line, "skipped")) return false;
     for (const char* key : {"loss", "grad_norm", "lr", "tokens_per_s", "mfu", "loss_scale"})

@@ -37,9 +37,9 @@ struct RunHistory {
     std::vector<CurveValue> loss, grad_norm, lr, tokens_per_s, mfu, loss_scale, valid_loss;
     std::vector<int64_t> skipped_steps;
     int64_t last_step = 0, last_tokens = 0;
-    // Lines as they stand in the log.
-    std::vector<nlohmann::json> starts, saves;
-    nlohmann::json end;  // of the last start; null while it runs, or when it was killed
+    // Lines as they stand in the log, keys in their order.
+    std::vector<nlohmann::ordered_json> starts, saves;
+    nlohmann::ordered_json end;  // of the last start; null while it runs, or when it was killed
     int64_t line_count = 0, broken_line_count = 0;
 };
 

@@ -15,7 +15,7 @@ namespace plumb {
 
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kMarker = "RUN_DATA";
 
@@ -103,9 +103,9 @@ std::string write_run_report(const std::string& folder, const std::string& outpu
     std::ofstream file(output, std::ios::binary);
     file << page << std::flush;
     if (!file) throw Error(ExitCode::io, output + ": " + std::strerror(errno));
-    std::string said = fmt::format("wrote {}: {} steps, {} saves, {} skipped", output,
-                                   history.loss.size(), history.saves.size(),
-                                   history.skipped_steps.size());
+    std::string said =
+        fmt::format("wrote {}: {} steps, {} saves, {} skipped", output, history.loss.size(),
+                    history.saves.size(), history.skipped_steps.size());
     if (history.broken_line_count > 0)
         said += fmt::format("\nnote: {}: {} of {} lines are broken and were passed over", log,
                             history.broken_line_count, history.line_count);
