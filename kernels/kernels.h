@@ -30,10 +30,11 @@ struct KernelArgs {
 
 using Kernel = void (*)(const KernelArgs&) noexcept;
 
-// Kernels of one instruction set, indexed by OpKind; host ops have none (nullptr).
+// Kernels of one instruction set, indexed by OpKind and value_index(op.dtype); nullptr where an op
+// has no such value dtype, and for host ops.
 struct KernelTable {
     Isa isa;
-    Kernel kernel[kOpKindCount];
+    Kernel kernel[kOpKindCount][kValueDtypeCount];
 };
 
 // The best instruction set of this machine, and the table of any that it supports.

@@ -28,6 +28,7 @@ void add(const KernelArgs& args) noexcept;
 void fold(const KernelArgs& args) noexcept;
 void grad_norm(const KernelArgs& args) noexcept;
 void clip(const KernelArgs& args) noexcept;
+void loss_scale(const KernelArgs& args) noexcept;
 void adamw(const KernelArgs& args) noexcept;
 void init(const KernelArgs& args) noexcept;
 void zero(const KernelArgs& args) noexcept;

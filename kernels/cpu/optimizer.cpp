@@ -45,12 +45,31 @@ void clip(const KernelArgs& args) noexcept {
     // {low, high} * 2^-80; high < 2^63, each half exact or rounded once.
     const double low = static_cast<double>(static_cast<uint64_t>(sum[0])) * 0x1p-80;
     const double high = static_cast<double>(sum[1]) * 0x1p-16;
-    const double norm = __builtin_sqrt(high + low);
+    // A power of two: dividing by it is exact.
+    const double loss_scale =
+        args.has(O::loss_scale) ? static_cast<double>(floats(args, O::loss_scale)[0]) : 1.0;
+    const double norm = __builtin_sqrt(high + low) / loss_scale;
     const double limit = args.scalars->clip;
-    out[0] = limit > 0.0 && norm > limit ? limit / norm : 1.0;
+    out[0] = (limit > 0.0 && norm > limit ? limit / norm : 1.0) / loss_scale;
     out[1] = norm;
     out[2] = finite ? 1.0 : 0.0;
     out[3] = 0.0;
+}
+
+void loss_scale(const KernelArgs& args) noexcept {
+    using O = LossScaleOperands;
+    constexpr float kScaleMax = 0x1p24F;
+    float* state = floats(args, O::state);
+    const double* clip_4 = static_cast<const double*>(args.data[O::clip]);
+    if (clip_4[2] == 0.0) {
+        state[0] = state[0] > 2.0F ? state[0] * 0.5F : 1.0F;
+        state[1] = 0.0F;
+        return;
+    }
+    state[1] += 1.0F;
+    if (static_cast<double>(state[1]) < args.scalars->loss_scale_window) return;
+    state[0] = state[0] < kScaleMax ? state[0] * 2.0F : kScaleMax;
+    state[1] = 0.0F;
 }
 
 namespace {

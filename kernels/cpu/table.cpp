@@ -7,7 +7,9 @@ namespace {
 
 constexpr KernelTable make_table() {
     KernelTable t{Isa::PLUMB_ISA, {}};
-    const auto set = [&](OpKind kind, Kernel kernel) { t.kernel[static_cast<int>(kind)] = kernel; };
+    const auto set = [&](OpKind kind, Kernel kernel) {
+        t.kernel[static_cast<int>(kind)][0] = kernel;
+    };
     set(OpKind::embed, embed);
     set(OpKind::embed_backward, embed_backward);
     set(OpKind::norm, norm);
@@ -31,6 +33,7 @@ constexpr KernelTable make_table() {
     set(OpKind::grad_norm, grad_norm);
     set(OpKind::clip, clip);
     set(OpKind::adamw, adamw);
+    set(OpKind::loss_scale, loss_scale);
     set(OpKind::init, init);
     set(OpKind::zero, zero);
     set(OpKind::digest, digest);

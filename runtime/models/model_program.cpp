@@ -90,7 +90,7 @@ class Recorder {
             attrs.state.key = random_key(seed, param.name);
             attrs.state.std = param.init.deviation;
             attrs.state.value = param.init.constant;
-            b_.record(OpKind::init, attrs, {param.weight});
+            b_.record(OpKind::init, attrs, {param.weight, kNoTensor});
         }
         for (const Unit& unit : std::vector<Unit>(b_.program().units)) {
             if (unit.grad == kNoTensor) continue;
@@ -130,7 +130,7 @@ class Recorder {
     }
 
     void record_loss(TensorId x) {
-        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights,
+        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights, kNoTensor,
                      config_.run.train.loss_chunk);
     }
 
@@ -175,7 +175,7 @@ class Recorder {
             attrs.state.key = digest_key(stream, name);
             attrs.state.begin = begin ? 1 : 0;
             begin = false;
-            b_.record(OpKind::digest, attrs, {io().digest, id});
+            b_.record(OpKind::digest, attrs, {io().digest, id, kNoTensor});
         };
         for (const Param& param : std::vector<Param>(b_.program().params)) {
             add("param", param.name, param.weight);

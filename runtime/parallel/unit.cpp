@@ -67,7 +67,7 @@ void record_update(Builder& b, TensorId sum, TensorId clip) {
         b.record(OpKind::grad_norm, attrs, {sum, unit.grad});
         begin = false;
     }
-    b.record(OpKind::clip, {}, {clip, sum});
+    b.record(OpKind::clip, {}, {clip, sum, kNoTensor});
     for (size_t u = 0; u < b.program().units.size(); ++u) {
         const Unit unit = b.program().units[u];
         if (unit.grad == kNoTensor) continue;
@@ -82,9 +82,9 @@ void record_update(Builder& b, TensorId sum, TensorId clip) {
             Attrs attrs;
             attrs.state = {};
             attrs.state.decay = piece.decay ? 1 : 0;
-            b.record(
-                OpKind::adamw, attrs,
-                {part(unit.weight), part(unit.grad), part(unit.moment1), part(unit.moment2), clip});
+            b.record(OpKind::adamw, attrs,
+                     {part(unit.weight), kNoTensor, part(unit.grad), part(unit.moment1),
+                      part(unit.moment2), clip});
         }
     }
 }

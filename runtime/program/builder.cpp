@@ -190,6 +190,14 @@ std::vector<TapeEntry> Builder::take_tape() {
     return std::move(tape_);
 }
 
+// That of the first operand that has it; f32 for ops without any.
+Dtype Builder::value_dtype(const OpRow& row, const Op& op) const {
+    for (int i = 0; i < row.operand_count; ++i)
+        if (row.operand[i].rule == DtypeRule::value && op.operand[i] != kNoTensor)
+            return at(op.operand[i]).dtype;
+    return Dtype::f32;
+}
+
 void Builder::record(OpKind kind, const Attrs& attrs, std::span<const TensorId> operands) {
     CHECK_NOTE(section_ >= 0, "ops are recorded inside a section");
     const OpRow& row = op_row(kind);
@@ -205,8 +213,11 @@ void Builder::record(OpKind kind, const Attrs& attrs, std::span<const TensorId> 
             CHECK_NOTE(row.operand[i].optional, row.name);
             continue;
         }
-        CHECK_NOTE(at(op.operand[i]).dtype == row.operand[i].dtype, row.name);
     }
+    op.dtype = value_dtype(row, op);
+    for (int i = 0; i < row.operand_count; ++i)
+        if (op.operand[i] != kNoTensor)
+            CHECK_NOTE(at(op.operand[i]).dtype == operand_dtype(op, i), row.name);
     Shape shape[kMaxOperands];
     operand_shapes(program_, op, shape);
     row.check_shapes(op, shape);
@@ -260,7 +271,7 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
     const TensorId pre =
         activation == Activation::none ? kNoTensor : make_activation("pre_activation", y_shape);
     Attrs attrs;
-    attrs.matmul = {activation, 0};
+    attrs.matmul = {activation, 0, 0};
     record(OpKind::matmul, attrs, {y, pre, x, w, bias, residual});
     return y;
 }
@@ -303,10 +314,10 @@ TensorId Builder::attention_cached(TensorId qkv, TensorId k_cache, TensorId v_ca
 }
 
 void Builder::head_loss(TensorId loss, TensorId x, TensorId w, TensorId targets,
-                        TensorId loss_weights, int64_t chunk) {
+                        TensorId loss_weights, TensorId loss_scale, int64_t chunk) {
     Attrs attrs;
     attrs.loss = {chunk};
-    record(OpKind::head_loss, attrs, {loss, x, w, targets, loss_weights});
+    record(OpKind::head_loss, attrs, {loss, x, w, targets, loss_weights, loss_scale});
 }
 
 TensorId Builder::select_rows(TensorId x, TensorId rows) {

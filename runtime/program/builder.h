@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/program/kernel_traits.h"
+#include "runtime/program/op_table.h"
 #include "runtime/program/program.h"
 
 namespace plumb {
@@ -76,7 +77,7 @@ class Builder {
     TensorId attention_cached(TensorId qkv, TensorId k_cache, TensorId v_cache, TensorId positions,
                               const AttentionAttrs& attrs);
     void head_loss(TensorId loss, TensorId x, TensorId w, TensorId targets, TensorId loss_weights,
-                   int64_t chunk);
+                   TensorId loss_scale, int64_t chunk);
     TensorId select_rows(TensorId x, TensorId rows);
 
     const Shape& shape(TensorId id) const { return at(id).shape; }
@@ -92,6 +93,7 @@ class Builder {
     friend void differentiate(Builder& builder, const std::vector<TapeEntry>& tape);
     TensorId add_weight(const std::string& name, const Param& first, const Shape& shape, int use);
     TensorId make_activation(const char* what, const Shape& shape, Dtype dtype = Dtype::f32);
+    Dtype value_dtype(const OpRow& row, const Op& op) const;
     void append(const Op& op);
     void drop_unread_outputs();
     void mark_saved();

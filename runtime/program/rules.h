@@ -55,6 +55,8 @@ void check_sample(const Op& op, const Shape* shape);
 void check_grad_norm(const Op& op, const Shape* shape);
 void check_clip(const Op& op, const Shape* shape);
 void check_adamw(const Op& op, const Shape* shape);
+void check_loss_scale(const Op& op, const Shape* shape);
+void check_init(const Op& op, const Shape* shape);
 void check_digest(const Op& op, const Shape* shape);
 void check_nothing(const Op& op, const Shape* shape);
 

@@ -93,8 +93,8 @@ inline void fill_special(const KernelCase& c, uint64_t key, Values* values) {
     if (c.kind == OpKind::select_rows)
         each(2, [&](int64_t i) { return integer(key, i, c.shape[1].dim[1]); });
     if (c.kind == OpKind::adamw) {
-        each(3, [&](int64_t i) { return std::fabs(number(key, i)); });
-        v[4] = {0.37, 2.7, 1.0, 0.0};
+        each(AdamwOperands::v, [&](int64_t i) { return std::fabs(number(key, i)); });
+        v[AdamwOperands::clip] = {0.37, 2.7, 1.0, 0.0};
     }
     if (c.kind == OpKind::grad_norm || c.kind == OpKind::digest) each(0, [](int64_t) { return 0; });
 }
@@ -141,9 +141,7 @@ class BoundCase {
             for (int64_t j = 0; j < c.shape[i].elements(); ++j)
                 set(i, j, values[static_cast<size_t>(i)][static_cast<size_t>(j)]);
         }
-        Op op;
-        op.kind = c.kind;
-        op.attrs = c.attrs;
+        const Op op = c.op();
         DeviceRecord device;
         CHECK(named_device((std::string("cpu-") + isa_name(isa)).c_str(), threads, &device));
         scratch_ = Buffer(cpu_traits().scratch_bytes(op, c.shape, device));
@@ -154,7 +152,8 @@ class BoundCase {
         const KernelArgs args{
             &case_.attrs, case_.shape,       data_,   scratch_.data(), scratch_.size_bytes(),
             &scalars,     case_.micro_batch, threads_};
-        kernel_table(isa_).kernel[static_cast<int>(case_.kind)](args);
+        kernel_table(isa_).kernel[static_cast<int>(case_.kind)][value_index(case_.value_dtype)](
+            args);
     }
     // What the kernel must set is NaN before.
     void poison_outputs() {

@@ -22,6 +22,7 @@ struct KernelCase {
     Attrs attrs;
     Shape shape[kMaxOperands];
     int32_t micro_batch = 0;
+    Dtype value_dtype = Dtype::f32;
 
     int operands() const { return op_row(kind).operand_count; }
     // The op, its present operands numbered as they stand.
@@ -29,6 +30,7 @@ struct KernelCase {
         Op made;
         made.kind = kind;
         made.attrs = attrs;
+        made.dtype = value_dtype;
         made.operand_count = static_cast<int16_t>(operands());
         for (int i = 0; i < operands(); ++i) made.operand[i] = shape[i].rank == 0 ? kNoTensor : i;
         return made;
@@ -36,7 +38,7 @@ struct KernelCase {
     // Whether an operand's old value counts.
     bool updates(int operand) const { return operand_access(op(), operand) == Access::update; }
     bool writes(int operand) const { return operand_access(op(), operand) != Access::read; }
-    Dtype dtype(int operand) const { return op_row(kind).operand[operand].dtype; }
+    Dtype dtype(int operand) const { return operand_dtype(op(), operand); }
 };
 
 // For GoogleTest's messages.
@@ -98,7 +100,7 @@ inline KernelCase matmul_case(int64_t n, int64_t i, int64_t o, Epilogue e) {
     const std::string variant = std::string(e.bias ? "b" : "") + (e.gelu ? "g" : "") +
                                 (e.pre ? "p" : "") + (e.residual ? "r" : "");
     c.name = case_name(c.kind, {n, i, o}, variant.c_str());
-    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0};
+    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0, 0};
     c.shape[0] = make_shape(n, o);
     if (e.pre) c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(n, i);
@@ -111,7 +113,7 @@ inline KernelCase matmul_dx_case(int64_t n, int64_t i, int64_t o, bool accumulat
     KernelCase c;
     c.kind = OpKind::matmul_dx;
     c.name = case_name(c.kind, {n, i, o, accumulate});
-    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0};
+    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0, 0};
     c.shape[0] = make_shape(n, i);
     c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(o, i);
@@ -134,9 +136,17 @@ inline KernelCase flat_case(OpKind kind, int64_t count) {
     c.kind = kind;
     c.name = case_name(kind, {count});
     for (int i = 0; i < c.operands(); ++i) c.shape[i] = make_shape(count);
-    if (kind == OpKind::adamw) c.shape[4] = make_shape(4);
+    if (kind == OpKind::adamw) {
+        c.shape[AdamwOperands::master] = {};
+        c.shape[AdamwOperands::clip] = make_shape(4);
+    }
+    if (kind == OpKind::init) c.shape[InitOperands::master] = {};
+    if (kind == OpKind::clip) c.shape[ClipOperands::loss_scale] = {};
     if (kind == OpKind::grad_norm) c.shape[0] = make_shape(4);
-    if (kind == OpKind::digest) c.shape[0] = make_shape(2);
+    if (kind == OpKind::digest) {
+        c.shape[DigestOperands::digest] = make_shape(2);
+        c.shape[DigestOperands::low] = {};
+    }
     return c;
 }
 inline KernelCase swiglu_case(bool backward, int64_t n, int64_t f) {
@@ -182,7 +192,8 @@ inline KernelCase head_loss_case(bool backward, int64_t n, int64_t d, int64_t v,
     c.attrs.loss.chunk = chunk;
     const Shape x = make_shape(1, n, d), w = make_shape(v, d), bt = make_shape(1, n);
     const Shape one = make_shape(1);
-    const Shape forward[] = {one, x, w, bt, bt}, back[] = {one, x, w, x, w, bt, bt};
+    const Shape none;
+    const Shape forward[] = {one, x, w, bt, bt, none}, back[] = {one, x, w, x, w, bt, bt, none};
     for (int i = 0; i < c.operands(); ++i) c.shape[i] = backward ? back[i] : forward[i];
     return c;
 }

@@ -322,15 +322,18 @@ struct Reference {
         }
     }
     void adamw() {
-        for (size_t i = 0; i < v[0].size(); ++i) {
-            const T g = v[1][i] * T(v[4][0]);
+        using O = AdamwOperands;
+        auto &w = v[O::w], &grad = v[O::g], &m1 = v[O::m], &m2 = v[O::v];
+        const T scale = T(v[O::clip][0]);
+        for (size_t i = 0; i < w.size(); ++i) {
+            const T g = grad[i] * scale;
             const T decay = c.attrs.state.decay != 0 ? s.weight_decay : 0.0;
-            v[1][i] = 0;
-            v[0][i] = v[0][i] * (T(1) - T(s.lr) * decay);
-            v[2][i] = v[2][i] + T(1 - s.beta1) * (g - v[2][i]);
-            v[3][i] = T(s.beta2) * v[3][i] + T(1 - s.beta2) * g * g;
-            const T root = sqrt(v[3][i]) / T(std::sqrt(s.bias_correction2)) + T(s.eps);
-            v[0][i] = v[0][i] - T(s.lr / s.bias_correction1) * v[2][i] / root;
+            grad[i] = 0;
+            w[i] = w[i] * (T(1) - T(s.lr) * decay);
+            m1[i] = m1[i] + T(1 - s.beta1) * (g - m1[i]);
+            m2[i] = T(s.beta2) * m2[i] + T(1 - s.beta2) * g * g;
+            const T root = sqrt(m2[i]) / T(std::sqrt(s.bias_correction2)) + T(s.eps);
+            w[i] = w[i] - T(s.lr / s.bias_correction1) * m1[i] / root;
         }
     }
 
