@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Opens reports in a real browser and fails unless they were drawn: a run trained here, and a log
 # made up to have everything (skips, saves with their stall, broken lines, markup in names), each on
-# a light and on a dark screen. Usage: check_report.sh BIN   (the folder of the programs)
+# a light and on a dark screen; a run without a step, and a log of odd values. Usage: check_report.sh BIN   (the folder of the programs)
 # Exits 77 when chromium is not installed. KEEP=DIR keeps the pages.
 set -euo pipefail
 bin=$(realpath -- "${1:?usage: check_report.sh BIN}")
@@ -46,7 +46,7 @@ every = 20
 [run]
 threads = 1
 TOML
-rm -rf trained made
+rm -rf trained made started odd
 "$bin/plumb-train" "$evil.toml" --checkpoint.dir=trained > train.txt
 "$bin/plumb-train" report trained > report.txt
 
@@ -74,6 +74,17 @@ mkdir made
     }'
 } > made/log.jsonl
 "$bin/plumb-train" report made --output=made.html > report.txt
+
+# A run that has just started, and a log whose values are not what they should be.
+mkdir started odd
+head -n 1 trained/log.jsonl > started/log.jsonl
+cat > odd/log.jsonl <<'JSONL'
+{"step":0,"time":1e300,"plan":{"ranks":[{"arenas":{"x":"y","io":5},"total_bytes":5,"phases":[7,null]}],"device":3},"settings":7}
+{"step":1,"tokens":1,"loss":null,"grad_norm":null,"lr":0,"tokens_per_s":-1,"mfu":1e308,"skipped":1}
+{"step":1,"state_digest":[],"bytes":"many","seconds":null,"stall_ms":{},"waited":null}
+JSONL
+"$bin/plumb-train" report started > report.txt
+"$bin/plumb-train" report odd > report.txt
 
 # ---- What the browser makes of them
 # Goes first: whatever fails, is refused or is written to the console as an error.
@@ -103,15 +114,21 @@ for (const svg of all("svg")) {
                all(".skip", svg).length + (all(".curve", svg).every(finite) ? "" : ", NOT FINITE") +
                (width > 200 ? "" : ", NARROW"));
 }
-const bars = all("svg:has(rect)")[0];
-const longest = Math.max(...all("rect", bars).map((r) => r.getBoundingClientRect().right));
-found.push("bars inside: " + (longest < bars.getBoundingClientRect().right && longest > 300));
-const svg = all("svg")[0], area = svg.getBoundingClientRect(), tip = all(".tip")[0];
-svg.dispatchEvent(new PointerEvent("pointermove", {clientX: area.right - 10, clientY: area.top}));
-found.push("pointed: " + tip.textContent.replace(/\n/g, " | "));
-const before = all(".curve", svg)[0].getAttribute("d");
-all("button")[0].click();
-found.push("log scale: " + (all(".curve")[0].getAttribute("d") !== before));
+for (const bars of all("svg:has(rect)")) {
+    const longest = Math.max(...all("rect", bars).map((r) => r.getBoundingClientRect().right));
+    found.push("bars inside: " + (longest < bars.getBoundingClientRect().right && longest > 300));
+}
+for (const tip of all(".tip").slice(0, 1)) {
+    const svg = all("svg")[0], area = svg.getBoundingClientRect();
+    const at = {clientX: area.right - 10, clientY: area.top};
+    svg.dispatchEvent(new PointerEvent("pointermove", at));
+    found.push("pointed: " + tip.textContent.replace(/\n/g, " | "));
+}
+for (const button of all("button").slice(0, 1)) {
+    const before = all(".curve")[0].getAttribute("d");
+    button.click();
+    found.push("log scale: " + (all(".curve")[0].getAttribute("d") !== before));
+}
 found.push("rows: " + all("tbody tr").length + ", columns " + all("th").length);
 const steps = all(".settings div").filter((div) => div.firstChild.textContent === "steps");
 found.push("setting: " + steps.map((div) => div.textContent).join());
@@ -197,4 +214,27 @@ markup: undefined, images 0
 ${colours[scheme]}
 problems: "
 done
+expect "a run that has just started" started/report.html 1 "title: $evil.toml
+tiles: 0 | 0
+memory by arena and phase: curves , bands 0, saves 0, skips 0
+bars inside: true
+rows: 0, columns 0
+setting: steps40
+note: 
+markup: undefined, images 0
+${colours[1]}
+problems: "
+expect "an odd log" odd/report.html 1 "title: odd
+tiles: 1 | 1
+Learning rate: curves 1, bands 0, saves 0, skips 0
+Tokens per second: curves 1, bands 0, saves 0, skips 0
+memory by arena and phase: curves , bands 0, saves 0, skips 0
+bars inside: true
+pointed: step 1 | lr  0
+rows: 1, columns 6
+setting: 
+note: 
+markup: undefined, images 0
+${colours[1]}
+problems: "
 exit $failed
