@@ -16,7 +16,8 @@ namespace plumb {
 
 namespace {
 
-constexpr Dtype kDtypeOfCode[] = {Dtype::f32, Dtype::f64, Dtype::i32, Dtype::i64, Dtype::u8};
+constexpr Dtype kDtypeOfCode[] = {Dtype::f32, Dtype::f64,  Dtype::i32, Dtype::i64,
+                                  Dtype::u8,  Dtype::bf16, Dtype::f16, Dtype::u16};
 
 void copy_name(const char* what, std::string_view text, char* field, size_t field_bytes) {
     bool printable = true;
@@ -80,6 +81,11 @@ Shape tensor_shape(const TensorRecord& tensor) noexcept {
 
 uint64_t tensor_key(const TensorRecord& tensor) noexcept {
     return digest_key(tensor.stream, tensor.name);
+}
+
+uint64_t state_key(const TensorRecord& tensor) noexcept {
+    const bool master = std::string_view(tensor.stream) == "master";
+    return digest_key(master ? "param" : tensor.stream, tensor.name);
 }
 
 uint64_t chunk_seed(const Uuid& run, uint64_t tensor_key, const Box& box) noexcept {

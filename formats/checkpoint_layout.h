@@ -59,8 +59,8 @@ struct RunRecord {
 
 struct TensorRecord {
     char name[112] = {};     // printable ASCII, zero-terminated and zero-filled
-    char stream[16] = {};    // "param", "master", "moment1", "moment2", "state"
-    uint8_t dtype_code = 0;  // f32 1, f64 2, i32 3, i64 4, u8 5
+    char stream[16] = {};    // "param", "master_lo", "master", "moment1", "moment2", "state"
+    uint8_t dtype_code = 0;  // f32 1, f64 2, i32 3, i64 4, u8 5, bf16 6, f16 7, u16 8
     uint8_t rank = 0;
     uint8_t reserved0[6] = {};
     int64_t dim[kMaxRank] = {1, 1, 1, 1};  // trailing dims 1
@@ -166,8 +166,10 @@ TensorRecord make_tensor_record(std::string_view stream, std::string_view name, 
 // These expect a validated record.
 Dtype tensor_dtype(const TensorRecord& tensor) noexcept;
 Shape tensor_shape(const TensorRecord& tensor) noexcept;
-// digest_key(stream, name): the tensor in digests, seeds and tiling sums.
+// digest_key(stream, name): the tensor in seeds and tiling sums.
 uint64_t tensor_key(const TensorRecord& tensor) noexcept;
+// Its key in the state digest: masters count as the params that they are.
+uint64_t state_key(const TensorRecord& tensor) noexcept;
 
 // Seed of a chunk's hash: binds the bytes to run, tensor and box, so that stale or misdirected
 // bytes cannot pass.

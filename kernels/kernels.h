@@ -41,6 +41,9 @@ struct KernelTable {
 Isa host_isa() noexcept;
 const KernelTable& kernel_table(Isa isa) noexcept;
 
+// Whether the device multiplies bf16 faster than fp32.
+bool computes_in_bf16(const DeviceRecord& device) noexcept;
+
 // Traits of the CPU kernels: one function for all instruction sets (the record names which).
 const KernelTraits& cpu_traits() noexcept;
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Opens reports in a real browser and fails unless they were drawn: a run trained here, and a log
 # made up to have everything (skips, saves with their stall, broken lines, markup in names), each on
-# a light and on a dark screen; a run without a step, and a log of odd values. Usage: check_report.sh BIN   (the folder of the programs)
+# a light and on a dark screen; a run without a step, and a log of odd values.
+# Usage: check_report.sh BIN   (the folder of the programs)
 # Exits 77 when chromium is not installed. KEEP=DIR keeps the pages.
 set -euo pipefail
 bin=$(realpath -- "${1:?usage: check_report.sh BIN}")
@@ -66,7 +67,7 @@ mkdir made
             if (step % 100 == 0) printf "{\"step\":%d,\"valid_loss\":2.5}\n", step
             if (step % 500 == 0)
                 printf "{\"step\":%d,\"state_digest\":\"<b>%032d\",\"seconds\":0.25," \
-                    "\"bytes\":1048576,\"stall_ms\":12.5,\"waited\":1}\n", step, step
+                    "\"bytes\":1048576,\"stall_ms\":12.5,\"waited_ms\":0,\"waited\":0}\n", step, step
         }
         print "no object"
         print "{\"step\":1500,\"peak_bytes\":5000000,\"mapped_file_bytes\":1}"
@@ -81,7 +82,7 @@ head -n 1 trained/log.jsonl > started/log.jsonl
 cat > odd/log.jsonl <<'JSONL'
 {"step":0,"time":1e300,"plan":{"ranks":[{"arenas":{"x":"y","io":5},"total_bytes":5,"phases":[7,null]}],"device":3},"settings":7}
 {"step":1,"tokens":1,"loss":null,"grad_norm":null,"lr":0,"tokens_per_s":-1,"mfu":1e308,"skipped":1}
-{"step":1,"state_digest":[],"bytes":"many","seconds":null,"stall_ms":{},"waited":null}
+{"step":1,"state_digest":[],"bytes":"many","seconds":null,"stall_ms":{},"waited_ms":null}
 JSONL
 "$bin/plumb-train" report started > report.txt
 "$bin/plumb-train" report odd > report.txt
@@ -176,6 +177,7 @@ last() { sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" trained/log.jsonl | tail -n 1
 loss=$(last loss | awk '{ print sprintf("%.5g", $1) + 0 }')
 valid=$(last valid_loss | awk '{ print sprintf("%.5g", $1) + 0 }')
 size=$(last bytes | awk '{ k = $1 / 1024; printf "%.*f KiB", k < 10 ? 2 : k < 100 ? 1 : 0, k }')
+stall=$(last stall_ms | awk '{ print sprintf("%.3g", $1) + 0 }')
 for scheme in 0 1; do
     screen=$([[ $scheme == 1 ]] && echo light || echo dark)
     expect "a trained run, $screen" trained/report.html "$scheme" "title: $evil.toml
@@ -187,9 +189,9 @@ Tokens per second: curves 40, bands 0, saves 0, skips 0
 memory by arena and phase: curves , bands 0, saves 0, skips 0
 bars inside: true
 pointed: step 40 | training  $loss | validation  $valid | saved after step 40  \
-$size
+$size, stall $stall ms
 log scale: true
-rows: 2, columns 4
+rows: 2, columns 6
 setting: steps40
 note: 
 markup: undefined, images 0

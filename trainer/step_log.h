@@ -9,9 +9,12 @@
 //   {"step","time","plan","settings"}     at each start; see start_line.h
 //   {"step","tokens","loss","grad_norm","lr","step_ms","tokens_per_s","mfu","skipped"}
 //   {"step","valid_loss"}
-//   {"step","state_digest","seconds","bytes"}
+//   {"step","state_digest","seconds","bytes","stall_ms","waited_ms","waited"}
 //   {"step","peak_bytes","mapped_file_bytes"}     at each end: what the process held at most
-// `step` counts finished steps, `tokens` and `skipped` count since the run began.
+// A save runs beside the steps that follow, so its line may stand behind theirs. stall_ms is what
+// their updates waited for it, waited_ms what it waited for the save before to end; `waited` counts
+// the saves of this process that had to. `step` counts finished steps, `tokens` and `skipped` count
+// since the run began.
 // Path: hot.
 #pragma once
 

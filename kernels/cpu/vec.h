@@ -135,6 +135,13 @@ PLUMB_INLINE void store_part(T* p, VecF v, int64_t lanes) {
     store(part, v);
     for (int64_t i = 0; i < lanes; ++i) p[i] = part[i];
 }
+PLUMB_INLINE float value_at(const float* p) {
+    return *p;
+}
+template <typename T>
+PLUMB_INLINE float value_at(const T* p) {
+    return load_part(p, 1)[0];
+}
 PLUMB_INLINE VecF max_of(VecF a, VecF b) {
     return a > b ? a : b;
 }
@@ -163,7 +170,8 @@ PLUMB_INLINE float max_lanes(VecF v) {
     for (int64_t i = 1; i < kLanes; ++i) max = part[i] > max ? part[i] : max;
     return max;
 }
-PLUMB_INLINE float dot(const float* a, const float* b, int64_t size) {
+template <typename T>
+PLUMB_INLINE float dot(const T* a, const T* b, int64_t size) {
     VecF sum{};
     for (int64_t i = 0; i < size; i += kLanes)
         sum += load_part(a + i, size - i) * load_part(b + i, size - i);

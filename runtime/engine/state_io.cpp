@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include <set>
 #include <sstream>
 
+#include "runtime/base/digest.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
 
@@ -81,8 +83,9 @@ std::string lines_of_keys(const std::string& text, const std::string& like) {
 
 }  // namespace
 
-StateIo::StateIo(Session& session)
+StateIo::StateIo(Session& session, const FileLayer& files)
     : session_(session),
+      files_(files),
       directory_(session.config().run.checkpoint.dir),
       settings_(settings_text(session.config())),
       model_hash_(model_hash(session.config())),
@@ -91,16 +94,38 @@ StateIo::StateIo(Session& session)
       run_(fresh_uuid()) {
     const Program& program = session.program();
     const bool trains = program.section(SectionKind::forward) >= 0;
-    records_ = state_records(program.params, trains);
+    const Purpose purpose = trains ? Purpose::train : Purpose::generate;
+    records_ = state_records(program.params, trains, program_dtype(session.config(), purpose));
     for (const Param& param : program.params) {
-        const auto add = [&](TensorId id) { data_.push_back(session_.executor().data<char>(id)); };
-        add(param.weight);
+        add_place(param.unit, param.weight, param.master);
         if (!trains || !param.trainable) continue;
-        add(param.moment1);
-        add(param.moment2);
+        add_place(param.unit, param.master, kNoTensor);
+        add_place(param.unit, param.moment1, kNoTensor);
+        add_place(param.unit, param.moment2, kNoTensor);
     }
-    CHECK(data_.size() == records_.size());
+    add_place(kNoUnit, program.io.loss_scale, kNoTensor);
+    CHECK(places_.size() == records_.size());
+    // As a step updates them.
+    std::stable_sort(places_.begin(), places_.end(),
+                     [](const Place& a, const Place& b) { return a.unit < b.unit; });
     throw_if_failed(check_codec_contexts());
+}
+
+// The next record's place; nothing for a tensor that the program does not have.
+void StateIo::add_place(UnitId unit, TensorId id, TensorId master) {
+    if (id == kNoTensor) return;
+    const Executor& executor = session_.executor();
+    const auto record = static_cast<int64_t>(places_.size());
+    CHECK(places_.size() < records_.size());
+    const TensorRecord& info = records_[places_.size()];
+    const std::string_view stream = info.stream;
+    const Dtype dtype = tensor_dtype(info);
+    Place place{record, unit, executor.data<uint8_t>(id), nullptr, true, tensor_key(info)};
+    if (dtype == Dtype::bf16 && master != kNoTensor) place.low = executor.data<uint16_t>(master);
+    // Params that masters in other streams make whole, or replace.
+    if (dtype == Dtype::f16 || stream == "master_lo") place.in_digest = false;
+    if (stream == "master") place.digest_key = digest_key("param", info.name);
+    places_.push_back(place);
 }
 
 StateIo::~StateIo() {
@@ -132,7 +157,7 @@ void StateIo::lock_folder() {
 void StateIo::prepare_folder() {
     if (lock_fd_ >= 0) return;
     check_path_length(directory_);
-    check_folder(make_directories(posix_files(), directory_.c_str()));
+    check_folder(make_directories(files_, directory_.c_str()));
     struct stat info;
     if (::stat(directory_.c_str(), &info) == 0 && !S_ISDIR(info.st_mode))
         throw Error(ExitCode::bad_input,
@@ -147,7 +172,7 @@ void StateIo::prepare_folder() {
 void StateIo::remove_unfinished() {
     CHECK_NOTE(lock_fd_ >= 0, "another process may be saving there");
     int removed = 0;
-    throw_if_failed(remove_uncommitted(posix_files(), directory_.c_str(), run_, &removed));
+    throw_if_failed(remove_uncommitted(files_, directory_.c_str(), run_, &removed));
 }
 
 void StateIo::refuse_later_steps(int64_t step) const {
@@ -209,12 +234,61 @@ LoadReport StateIo::load(const std::string& directory) {
 // What is to be said of it. One that keeps its name is kept beside the number that retention keeps.
 std::string StateIo::set_aside(const std::string& path) {
     const std::string name = path.substr(path.rfind('/') + 1);
-    const Status status = set_aside_step(posix_files(), directory_.c_str(), name.c_str());
+    const Status status = set_aside_step(files_, directory_.c_str(), name.c_str());
     if (status.ok())
         return fmt::format("; it is now {}/{}{}, for you to look at or delete", directory_,
                            kDamagedPrefix, name);
     ++unreadable_count_;
     return fmt::format("; {}", status.message);
+}
+
+// Index of a tensor of this shape, -1 when the checkpoint has none.
+int64_t StateIo::find_tensor(const CheckpointReader& reader, const char* stream,
+                             const std::string& name, const Shape& shape) const {
+    const int64_t tensor = reader.find(stream, name);
+    if (tensor >= 0 && !(tensor_shape(reader.tensor(tensor)) == shape))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint {}: {} has another shape", reader.path(), name));
+    return tensor;
+}
+
+// Weight and master from what the checkpoint has of them, converted where its dtype is another.
+void StateIo::load_weights(CheckpointReader& reader, const Param& param,
+                           const CodecStaging& staging) {
+    const auto at = [&](TensorId id) {
+        return id == kNoTensor ? nullptr : session_.executor().data<char>(id);
+    };
+    const Dtype dtype = session_.program().tensors[static_cast<size_t>(param.weight)].dtype;
+    const WeightPlace place{dtype, at(param.weight), at(param.master)};
+    const auto find = [&](const char* stream) {
+        return find_tensor(reader, stream, param.name, param.shape);
+    };
+    const int64_t weight = find("param");
+    if (weight < 0)
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint {} has no param of {}", reader.path(), param.name));
+    // Inference reads params alone.
+    const bool trains = param.moment1 != kNoTensor;
+    const int64_t full = trains ? find("master") : -1;
+    const int64_t low = trains && full < 0 ? find("master_lo") : -1;
+    const int64_t rest = dtype == Dtype::bf16 ? low : full;
+    const bool same = tensor_dtype(reader.tensor(weight)) == dtype;
+    if (same && (place.master == nullptr ? full < 0 : rest >= 0)) {
+        reader.read_tensor(weight, place.weight, staging);
+        if (place.master != nullptr) reader.read_tensor(rest, place.master, staging);
+        return;
+    }
+    constexpr int64_t kBlock = int64_t{1} << 20;  // a few chunks, so that few are decoded twice
+    std::vector<uint32_t> block(static_cast<size_t>(kBlock));
+    for (const int64_t tensor : {full >= 0 ? full : weight, low}) {
+        if (tensor < 0) continue;
+        const TensorRecord& record = reader.tensor(tensor);
+        for (int64_t first = 0; first < param.elements(); first += kBlock) {
+            const int64_t count = std::min(kBlock, param.elements() - first);
+            reader.read_span(tensor, first, count, block.data(), staging);
+            put_weights(place, first, count, record.stream, tensor_dtype(record), block.data());
+        }
+    }
 }
 
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
@@ -240,22 +314,25 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
                                 reader.path(), reader.header().chunk_bytes_max, chunk_bytes,
                                 reader.header().chunk_bytes_max));
     const CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
-    session_.run_phase(PhaseKind::load);
-    for (size_t i = 0; i < records_.size(); ++i) {
-        const int64_t tensor = reader.find(records_[i].stream, records_[i].name);
-        if (tensor < 0)
-            throw Error(ExitCode::bad_input,
-                        fmt::format("checkpoint {} has no {} of {}", reader.path(),
-                                    records_[i].stream, records_[i].name));
-        if (!(tensor_shape(reader.tensor(tensor)) == tensor_shape(records_[i])))
-            throw Error(ExitCode::bad_input, fmt::format("checkpoint {}: {} has another shape",
-                                                         reader.path(), records_[i].name));
-        reader.read_tensor(tensor, const_cast<void*>(data_[i]), staging);
+    session_.run_section(SectionKind::load);
+    for (const Param& param : session_.program().params) load_weights(reader, param, staging);
+    for (const Place& place : places_) {
+        const TensorRecord& record = records_[static_cast<size_t>(place.record)];
+        const std::string_view stream = record.stream;
+        if (stream == "param" || stream == "master" || stream == "master_lo") continue;
+        const int64_t tensor =
+            find_tensor(reader, record.stream, record.name, tensor_shape(record));
+        // A run that was not fp16 before has no loss scale yet: it starts as a new run's.
+        if (tensor < 0 && stream == "state") continue;
+        if (tensor < 0 || tensor_dtype(reader.tensor(tensor)) != Dtype::f32)
+            throw Error(ExitCode::bad_input, fmt::format("checkpoint {} has no fp32 {} of {}",
+                                                         reader.path(), record.stream, record.name));
+        reader.read_tensor(tensor, place.data, staging);
     }
     report->record = reader.record();
     report->digest = reader.header().state_digest;
     run_ = reader.header().run;
-    if (session_.program().phase(PhaseKind::save) == nullptr) return;
+    if (session_.program().section(SectionKind::digest) < 0) return;
     if (!(digest() == report->digest))
         throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
                                            reader.path(), to_hex(digest()),
@@ -265,12 +342,44 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
 }
 
 Hash128 StateIo::digest() noexcept {
-    session_.run_phase(PhaseKind::save);
+    session_.run_section(SectionKind::digest);
     const auto* words = session_.executor().data<int64_t>(session_.program().io.digest);
     return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
 }
 
-Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
+// What the digest ops make of `count` elements from `first` on.
+Hash128 StateIo::digest_span(const Place& place, int64_t first, int64_t count) const noexcept {
+    if (!place.in_digest) return {};
+    if (place.low != nullptr)
+        return digest_masters(place.digest_key, first,
+                              reinterpret_cast<const uint16_t*>(place.data) + first,
+                              place.low + first, count);
+    return digest_elements(place.digest_key, first,
+                           reinterpret_cast<const uint32_t*>(place.data) + first, count);
+}
+
+// Chunk by chunk, so that the digest takes what it reads from memory out of a cache for the codec.
+Status StateIo::write_state(CheckpointWriter& writer, SaveProgress& progress,
+                            Hash128* digest) noexcept {
+    const int64_t chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
+    *digest = {};
+    for (const Place& place : places_) {
+        const TensorRecord& record = records_[static_cast<size_t>(place.record)];
+        const int64_t element_bytes = dtype_bytes(tensor_dtype(record));
+        progress.reading(place.unit);
+        ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / element_bytes);
+        Box box;
+        for (int64_t first = 0; cursor.next(&box, &first);) {
+            *digest = digest_add(*digest, digest_span(place, first, box_elements(box)));
+            const Status status =
+                writer.write_box(place.record, box, place.data + first * element_bytes);
+            if (!status.ok()) return status;
+        }
+    }
+    return {};
+}
+
+Status StateIo::save(const RunRecord& record, SaveReport* report, SaveProgress* progress) noexcept {
     const auto start = std::chrono::steady_clock::now();
     SaveRequest request;
     request.directory = directory_.c_str();
@@ -286,24 +395,24 @@ Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
     request.chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
     SaveMemory memory;
     memory.staging = staging(OpKind::checkpoint_write, &memory.index);
-    report->digest = digest();
-    CheckpointWriter writer;
+    SaveProgress nobody_waits;
+    SaveProgress& passed = progress == nullptr ? nobody_waits : *progress;
+    CheckpointWriter writer(files_);
     Status status = writer.begin(request, memory);
-    for (size_t i = 0; status.ok() && i < records_.size(); ++i)
-        status = writer.write_tensor(static_cast<int64_t>(i), data_[i]);
+    if (status.ok()) status = write_state(writer, passed, &report->digest);
+    passed.end();
     if (status.ok()) status = writer.commit(report->digest);
     report->raw_bytes = writer.raw_bytes();
     report->file_bytes = writer.file_bytes();
     report->reserved = writer.reserved();
     std::snprintf(report->directory.text, sizeof report->directory.text, "%s",
                   writer.step_directory());
-    report->seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    report->seconds = seconds_since(start);
     return status;
 }
 
 Status StateIo::prune(int* removed) noexcept {
-    return keep_newest(posix_files(), directory_.c_str(), run_,
+    return keep_newest(files_, directory_.c_str(), run_,
                        static_cast<int>(session_.config().run.checkpoint.keep) + unreadable_count_,
                        session_.config().run.checkpoint.keep_every, removed);
 }

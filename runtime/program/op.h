@@ -36,6 +36,7 @@ enum class OpKind : uint8_t {
     matmul_dx,
     matmul_dw,
     // activation
+    gelu,
     gelu_backward,
     swiglu,
     swiglu_backward,
@@ -103,6 +104,10 @@ struct MatmulDxOperands {
 // dw_OI += dy_NO^T * x_NI; dbias_O += column sums of dy. Updates dw (optional), dbias (optional).
 struct MatmulDwOperands {
     enum : int { dw, dbias, dy, x, count };
+};
+// y = GELU(x) (tanh form), the bits of matmul's epilogue. Outputs y. Inputs x (same shape).
+struct GeluOperands {
+    enum : int { y, x, count };
 };
 // d *= gelu'(pre), in place. Updates d. Inputs pre (same shape).
 struct GeluBackwardOperands {
@@ -187,7 +192,11 @@ struct ClipOperands {
 // (sqrt(v)/sqrt(1-beta2^t) + eps). Always sets g to zero; changes nothing else when
 // clip.finite == 0. Updates w, master, g, m, v (same flat shape). Inputs clip_4 f64.
 // The weight that is updated is the fp32 master. f32: w itself, no master. bf16: the pair of w and
-// master u16 (split_master in master.h). f16: master f32, of which w is the rounding.
+// master u16 (split_master in dtype.h). f16: master f32, of which w is the rounding.
+// The master gets the same bits whatever the value dtype. One that w cannot hold (0x1.ffp127 and
+// more in bf16, 65520 and more in f16) makes w infinite and stays exact itself: it is not clamped,
+// which would hide that training diverged, but makes the next steps non-finite, and those are
+// skipped and shown.
 struct AdamwOperands {
     enum : int { w, master, g, m, v, clip, count };
 };

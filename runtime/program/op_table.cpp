@@ -94,6 +94,9 @@ const OpRow kRows[] = {
      {maybe_upd("dw"), maybe_upd("dbias"), vin("dy"), vin("x")},
      check_matmul_dw, flops_matmul_dw, nullptr},
 
+    {OpKind::gelu, "gelu", GeluOperands::count,
+     {vout("y"), vin("x")},
+     check_same_two, nullptr, gradient_gelu},
     {OpKind::gelu_backward, "gelu_backward", GeluBackwardOperands::count,
      {vupd("d"), vin("pre")},
      check_same_two, nullptr, nullptr},

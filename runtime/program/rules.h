@@ -30,6 +30,7 @@ double flops_matmul_dw(const Op& op, const Shape* shape);
 void gradient_matmul(Gradient& g, const Op& op);
 
 void check_same_two(const Op& op, const Shape* shape);
+void gradient_gelu(Gradient& g, const Op& op);
 void check_swiglu(const Op& op, const Shape* shape);
 void check_swiglu_backward(const Op& op, const Shape* shape);
 void gradient_swiglu(Gradient& g, const Op& op);
