@@ -36,7 +36,7 @@ Hash128 chunk_digest(const TensorRecord& tensor, const Box& box, const void* raw
         const int64_t words = element_bytes / 4;
         const auto* halves = static_cast<const uint16_t*>(at);
         sum = digest_add(
-            sum, low != nullptr   ? digest_masters(key, global, halves, low + from, elements)
+            sum, low != nullptr       ? digest_masters(key, global, halves, low + from, elements)
                  : element_bytes == 1 ? digest_elements(key, global, bytes_of(at), elements)
                  : element_bytes == 2
                      ? digest_elements(key, global, halves, elements)

@@ -325,8 +325,9 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
         // A run that was not fp16 before has no loss scale yet: it starts as a new run's.
         if (tensor < 0 && stream == "state") continue;
         if (tensor < 0 || tensor_dtype(reader.tensor(tensor)) != Dtype::f32)
-            throw Error(ExitCode::bad_input, fmt::format("checkpoint {} has no fp32 {} of {}",
-                                                         reader.path(), record.stream, record.name));
+            throw Error(ExitCode::bad_input,
+                        fmt::format("checkpoint {} has no fp32 {} of {}", reader.path(),
+                                    record.stream, record.name));
         reader.read_tensor(tensor, place.data, staging);
     }
     report->record = reader.record();

@@ -144,8 +144,8 @@ class Recorder {
     }
 
     void record_loss(TensorId x) {
-        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights,
-                     io().loss_scale, config_.run.train.loss_chunk);
+        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights, io().loss_scale,
+                     config_.run.train.loss_chunk);
     }
 
     void record_step() {
@@ -290,8 +290,9 @@ Dtype program_dtype(const RunConfig& config, Purpose purpose) {
     if (purpose != Purpose::train && config.run.generate.dtype != ComputeDtype::automatic)
         dtype = config.run.generate.dtype;
     CHECK_NOTE(dtype != ComputeDtype::automatic, "the dtype is not resolved");
-    return dtype == ComputeDtype::bf16 ? Dtype::bf16
-                                       : dtype == ComputeDtype::fp16 ? Dtype::f16 : Dtype::f32;
+    return dtype == ComputeDtype::bf16   ? Dtype::bf16
+           : dtype == ComputeDtype::fp16 ? Dtype::f16
+                                         : Dtype::f32;
 }
 
 const char* value_dtype_name(Dtype dtype) {

@@ -47,8 +47,7 @@ void record_fold_parts(Builder& b) {
                 b.record(OpKind::fold, fold_attrs(true), {use.grad, use.part});
 }
 
-std::vector<SectionId> record_update(Builder& b, TensorId sum, TensorId clip,
-                                     TensorId loss_scale) {
+std::vector<SectionId> record_update(Builder& b, TensorId sum, TensorId clip, TensorId loss_scale) {
     std::vector<SectionId> sections = {b.begin_section(SectionKind::update, "norm")};
     for (size_t p = 0; p < b.program().params.size(); ++p) {
         const Param param = b.program().params[p];
@@ -85,8 +84,7 @@ std::vector<SectionId> record_update(Builder& b, TensorId sum, TensorId clip,
             Attrs attrs;
             attrs.state = {};
             attrs.state.decay = piece.first.decay ? 1 : 0;
-            const TensorId master =
-                piece.first.master == kNoTensor ? kNoTensor : part(Of::master);
+            const TensorId master = piece.first.master == kNoTensor ? kNoTensor : part(Of::master);
             b.record(OpKind::adamw, attrs,
                      {part(Of::weight), master, part(Of::grad), part(Of::moment1),
                       part(Of::moment2), clip});

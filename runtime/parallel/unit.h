@@ -14,9 +14,9 @@ void record_fold_parts(Builder& builder);
 
 // Records the update sections of a step, in the order in which they run. The first one folds
 // further uses of tied parameters in order of use and makes the norm of all gradients and the clip
-// factor and the next loss scale; then each unit has one, with AdamW: it may start while a save still reads later units.
-// `sum` (4 i64) and `clip` (4 f64) are io tensors, `loss_scale` (2 f32) is state or
-// kNoTensor.
+// factor and the next loss scale; then each unit has one, with AdamW: it may start while a save
+// still reads later units. `sum` (4 i64) and `clip` (4 f64) are io tensors, `loss_scale` (2 f32) is
+// state or kNoTensor.
 std::vector<SectionId> record_update(Builder& builder, TensorId sum, TensorId clip,
                                      TensorId loss_scale);
 

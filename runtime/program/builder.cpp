@@ -330,7 +330,7 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
 }
 
 TensorId Builder::gelu(TensorId x) {
-    const TensorId y = make_activation("gelu", shape(x));
+    const TensorId y = make_activation("gelu", shape(x), at(x).dtype);
     record(OpKind::gelu, {}, {y, x});
     return y;
 }
@@ -352,10 +352,10 @@ void Builder::rope(TensorId qkv, TensorId positions, const AttentionAttrs& atten
 TensorId Builder::attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attention) {
     const Shape s = shape(qkv);
     const int64_t width = int64_t{attention.heads} * attention.head_size;
-    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
-    const TensorId lse =
-        make_activation("attention_lse", make_shape(s.dim[0], attention.heads, s.dim[1]),
-                        Dtype::f32);
+    const TensorId o =
+        make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
+    const TensorId lse = make_activation(
+        "attention_lse", make_shape(s.dim[0], attention.heads, s.dim[1]), Dtype::f32);
     Attrs attrs;
     attrs.attention = attention;
     record(OpKind::attention, attrs, {o, lse, qkv, segment_start});
@@ -366,7 +366,8 @@ TensorId Builder::attention_cached(TensorId qkv, TensorId k_cache, TensorId v_ca
                                    TensorId positions, const AttentionAttrs& attention) {
     const Shape s = shape(qkv);
     const int64_t width = int64_t{attention.heads} * attention.head_size;
-    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
+    const TensorId o =
+        make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
     Attrs attrs;
     attrs.attention = attention;
     record(OpKind::attention_cached, attrs, {o, k_cache, v_cache, qkv, positions});

@@ -128,10 +128,10 @@ struct IoTensors {
     TensorId positions = kNoTensor;      // BT i32
     TensorId segment_start = kNoTensor;  // BT i32
     // Results.
-    TensorId loss = kNoTensor;      // 1 f64: weighted sum over the step or evaluation so far
-    TensorId grad_sum = kNoTensor;  // 4 i64
-    TensorId clip = kNoTensor;      // 4 f64
-    TensorId digest = kNoTensor;    // 2 i64
+    TensorId loss = kNoTensor;        // 1 f64: weighted sum over the step or evaluation so far
+    TensorId grad_sum = kNoTensor;    // 4 i64
+    TensorId clip = kNoTensor;        // 4 f64
+    TensorId digest = kNoTensor;      // 2 i64
     TensorId loss_scale = kNoTensor;  // 2 f32, of role state (fp16 only)
     // Generation.
     TensorId prompt_tokens = kNoTensor;     // BT i32, one prefill chunk
