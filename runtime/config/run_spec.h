@@ -48,6 +48,7 @@ struct TrainSpec {
     int64_t eval_every = 50;      // steps; 0: never
     int64_t eval_batches = 8;     // micro-batches per evaluation
     int64_t log_every = 1;        // steps per line on the console; log.jsonl has every step
+    bool tensorboard = false;     // event files beside log.jsonl
     int64_t sample_tokens = 128;  // sampled at each evaluation of byte tokens; 0: none
     int64_t loss_chunk = 0;       // tokens; as read, 0: automatic_loss_chunk()
 
