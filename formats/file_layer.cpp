@@ -180,8 +180,12 @@ Status make_directories(const FileLayer& files, const char* path) noexcept {
                            path, std::strlen(path), kPathBytesMax - 1);
         std::snprintf(part.text, sizeof part.text, "%.*s", length, path);
         Status status = make_directory(files, part.text);
-        if (status.ok()) status = sync_directory(files, parent.text);
-        if (!status.ok() && status.system_errno != EEXIST) return status;
+        const bool exists = status.system_errno == EEXIST;
+        if (!status.ok() && !exists) return status;
+        // Who made one that exists may have died before this sync. Of a parent that is not ours to
+        // open it is not asked: then neither is the directory ours.
+        status = sync_directory(files, parent.text);
+        if (!status.ok() && !exists) return status;
         parent = part;
         at = end;
     }
