@@ -32,6 +32,18 @@ void hope(const Status& status) {
     hope(status.ok(), status.message);
 }
 
+// Coded and raw chunks, several of one tensor, and little of each: states are many.
+State crash_state(int64_t step) {
+    State state;
+    state.run.byte[0] = 7;
+    state.add("param", "wte", Dtype::f32, make_shape(23, 29));
+    state.add("moment1", "wte", Dtype::f32, make_shape(9, 29));
+    state.add("state", "counts", Dtype::i64, make_shape(3, 5));
+    state.add("state", "flags", Dtype::u8, make_shape(700));
+    state.fill(static_cast<uint64_t>(step));
+    return state;
+}
+
 // The state of a step and its saver; made once, since every crash saves and loads the same few.
 class Steps {
   public:
@@ -49,9 +61,7 @@ class Steps {
   private:
     struct Step {
         explicit Step(int64_t step)
-            : state(small_state(static_cast<uint64_t>(step))),
-              saver(state),
-              digest(state.digest()) {}
+            : state(crash_state(step)), saver(state), digest(state.digest()) {}
         State state;
         Saver saver;
         Hash128 digest;
@@ -165,7 +175,7 @@ class Campaign {
                                                        ", round " + std::to_string(round) + ": " +
                                                        violation.what());
             }
-            if (request_.progress && draw % 4096 == 0) request_.progress(result_.states);
+            if (request_.progress && draw % 65536 == 65535) request_.progress(result_.states);
         }
         return result_;
     }
