@@ -116,6 +116,13 @@ Status write_fully(const FileLayer& files, int fd, const char* path, const void*
     return {};
 }
 
+Status measure_file(const FileLayer& files, int fd, const char* path,
+                    int64_t* size_bytes) noexcept {
+    *size_bytes = uninterrupted([&] { return files.file_bytes(files.context, fd); });
+    if (*size_bytes < 0) return io_failure(errno, "cannot tell the size of %s", path);
+    return {};
+}
+
 Status sync_file(const FileLayer& files, int fd, const char* path) noexcept {
     if (uninterrupted([&] { return files.fsync(files.context, fd); }) < 0)
         return io_failure(errno, "cannot fsync %s", path);

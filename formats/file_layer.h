@@ -46,6 +46,7 @@ Status read_fully(const FileLayer& files, int fd, const char* path, void* data, 
                   int64_t offset) noexcept;
 Status write_fully(const FileLayer& files, int fd, const char* path, const void* data,
                    int64_t size_bytes, int64_t offset) noexcept;
+Status measure_file(const FileLayer& files, int fd, const char* path, int64_t* size_bytes) noexcept;
 Status sync_file(const FileLayer& files, int fd, const char* path) noexcept;
 Status sync_data(const FileLayer& files, int fd, const char* path) noexcept;
 // Reserves blocks and sets the size; *reserved is false where the file system cannot (then the

@@ -119,10 +119,10 @@ while ((kills < count)); do
     : > out.txt
     "$train" run.toml --checkpoint.dir=killed > out.txt 2>&1 &
     pid=$!
-    # One in four dies while it starts; the others within the time of six saves after that.
-    wait_ms=$((RANDOM % save_ms))
+    # One in four dies while it starts; the others within the time of 12 saves after that.
+    wait_ms=$((RANDOM % (save_ms / 2 + 1)))
     if ((RANDOM % 4 > 0)); then
-        wait_ms=$((RANDOM % (6 * save_ms)))
+        wait_ms=$((RANDOM % (12 * save_ms)))
         while ! grep -q -E '^(new run|resumed at)' out.txt && kill -0 "$pid" 2> /dev/null; do
             sleep 0.01
         done

@@ -1,10 +1,9 @@
 // Crashes a training's saves on a simulated disk at every operation and looks at what is left. The
 // training saves three times and keeps two, so that writing, publishing and removing are all
-// crashed. After each crash a training starts as the real one does: it loads the newest checkpoint,
-// removes what is unfinished, saves, and removes what is old. Half of the crashes hit such a
-// start once more, after a power failure or after the mere death of the process before it.
-// What must hold: the newest checkpoint is the last one reported or the one in progress, bit for
-// bit; none that is there is damaged; and with two reported there are two.
+// crashed. After each crash a training starts as the real one does (simulated_training.h). Half of
+// the crashes hit such a start once more, after a power failure or after the mere death of the
+// process before it. What must hold: the newest checkpoint is the last one reported or the one in
+// progress, bit for bit; none that is there is damaged; and with two reported there are two.
 // Path: cold.
 #pragma once
 
