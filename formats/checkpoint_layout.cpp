@@ -16,7 +16,8 @@ namespace plumb {
 
 namespace {
 
-constexpr Dtype kDtypeOfCode[] = {Dtype::f32, Dtype::f64, Dtype::i32, Dtype::i64, Dtype::u8};
+constexpr Dtype kDtypeOfCode[] = {Dtype::f32, Dtype::f64,  Dtype::i32, Dtype::i64,
+                                  Dtype::u8,  Dtype::bf16, Dtype::f16, Dtype::u16};
 
 void copy_name(const char* what, std::string_view text, char* field, size_t field_bytes) {
     bool printable = true;

@@ -59,8 +59,8 @@ struct RunRecord {
 
 struct TensorRecord {
     char name[112] = {};     // printable ASCII, zero-terminated and zero-filled
-    char stream[16] = {};    // "param", "master", "moment1", "moment2", "state"
-    uint8_t dtype_code = 0;  // f32 1, f64 2, i32 3, i64 4, u8 5
+    char stream[16] = {};    // "param", "master_lo", "master", "moment1", "moment2", "state"
+    uint8_t dtype_code = 0;  // f32 1, f64 2, i32 3, i64 4, u8 5, bf16 6, f16 7, u16 8
     uint8_t rank = 0;
     uint8_t reserved0[6] = {};
     int64_t dim[kMaxRank] = {1, 1, 1, 1};  // trailing dims 1

@@ -23,24 +23,21 @@ const uint8_t* bytes_of(const void* data) {
     return static_cast<const uint8_t*>(data);
 }
 
-// The digest of a decoded chunk: 32-bit words at their global index; u8 elements are widened.
+// The digest of a decoded chunk: elements at their global index, those of 8 bytes as two words. The
+// staging is aligned, so every element is.
 Hash128 chunk_digest(const TensorRecord& tensor, const Box& box, const void* raw) {
     const uint64_t key = tensor_key(tensor);
     const int64_t element_bytes = dtype_bytes(tensor_dtype(tensor));
     Hash128 sum;
     const auto add_run = [&](int64_t from, int64_t global, int64_t elements) {
-        const uint8_t* at = bytes_of(raw) + from * element_bytes;
-        if (element_bytes >= 4) {  // the staging is aligned, so every element is
-            const int64_t words = element_bytes / 4;
-            sum = digest_add(
-                sum, digest_elements(key, global * words, reinterpret_cast<const uint32_t*>(at),
-                                     elements * words));
-            return;
-        }
-        for (int64_t i = 0; i < elements; ++i) {
-            const uint32_t bits = at[i];
-            sum = digest_add(sum, digest_elements(key, global + i, &bits, 1));
-        }
+        const void* at = bytes_of(raw) + from * element_bytes;
+        const int64_t words = element_bytes / 4;
+        sum = digest_add(
+            sum, element_bytes == 1 ? digest_elements(key, global, bytes_of(at), elements)
+                 : element_bytes == 2
+                     ? digest_elements(key, global, static_cast<const uint16_t*>(at), elements)
+                     : digest_elements(key, global * words, static_cast<const uint32_t*>(at),
+                                       elements * words));
     };
     for_each_run(box, box, whole_box(tensor_shape(tensor)), add_run);
     return sum;

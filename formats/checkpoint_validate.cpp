@@ -123,12 +123,9 @@ Status validate_chunk(const char* file, int64_t index, const ChunkRecord& chunk,
                        place, static_cast<long long>(chunk.raw_bytes),
                        static_cast<long long>(raw_bytes),
                        static_cast<long long>(manifest.header->chunk_bytes_max));
-    const bool raw = chunk.codec == static_cast<uint8_t>(ChunkCodec::raw) &&
-                     chunk.transform == static_cast<uint8_t>(ChunkTransform::none);
-    const bool planes = chunk.codec == static_cast<uint8_t>(ChunkCodec::zstd) &&
-                        chunk.transform == static_cast<uint8_t>(ChunkTransform::planes_f32) &&
-                        dtype == Dtype::f32;
-    if ((!raw && !planes) || !all_zero(chunk.reserved0) || !all_zero(chunk.reserved1))
+    if (!codec_fits(dtype, static_cast<ChunkCodec>(chunk.codec),
+                    static_cast<ChunkTransform>(chunk.transform)) ||
+        !all_zero(chunk.reserved0) || !all_zero(chunk.reserved1))
         return damaged("%s: chunk %lld has codec %u, transform %u or reserved bytes of no meaning",
                        file, place, chunk.codec, chunk.transform);
     if (chunk.offset != offset || chunk.stored_bytes < kChunkAlignBytes ||

@@ -12,16 +12,28 @@ namespace plumb {
 
 namespace {
 
-constexpr int kPlaneCount = 4;
-// Below this the plane table and zstd's frame cost more than the exponents save.
+// Below this zstd's frame and the padding cost more than the exponents save.
 constexpr int64_t kPlaneWordsMin = 64;
 
-// In front of a planes_f32 chunk: stored bytes of each plane, most significant first. A plane of
-// its full size is stored as it is, a smaller one is a zstd frame.
-struct PlaneTable {
-    uint32_t stored_bytes[kPlaneCount];
-};
-static_assert(sizeof(PlaneTable) == 16);
+// Bytes of the words that a transform parts; 0 when it parts none.
+int64_t word_bytes(ChunkTransform transform) noexcept {
+    switch (transform) {
+        case ChunkTransform::none:
+            return 0;
+        case ChunkTransform::planes_16:
+            return 2;
+        case ChunkTransform::planes_f32:
+        case ChunkTransform::planes_f32_unsigned:
+            return 4;
+    }
+    return 0;
+}
+
+// Bytes of the planes from 1 on. Without signs the last one has seven bits a word.
+int64_t rest_bytes(ChunkTransform transform, int64_t count) noexcept {
+    return transform == ChunkTransform::planes_f32_unsigned ? 2 * count + 7 * ceil_div(count, 8)
+                                                            : (word_bytes(transform) - 1) * count;
+}
 
 // Matching is switched off by the most negative level, literals are Huffman-coded all the same.
 void set_codec_parameters(ZSTD_CCtx* context) noexcept {
@@ -43,31 +55,64 @@ int64_t code_plane(const uint8_t* plane, int64_t size_bytes, uint8_t* out,
     return ZSTD_isError(coded) ? 0 : static_cast<int64_t>(coded);
 }
 
-// Both loops are what the compiler turns into vector shuffles at -O3 (see CMakeLists.txt).
-void split_planes(const uint8_t* raw, int64_t count,
-                  uint8_t* const (&plane)[kPlaneCount]) noexcept {
-    uint8_t* __restrict p0 = plane[0];
-    uint8_t* __restrict p1 = plane[1];
-    uint8_t* __restrict p2 = plane[2];
-    uint8_t* __restrict p3 = plane[3];
+// Both loops are what the compiler turns into vector shuffles at -O3 (see CMakeLists.txt). `rest`
+// holds planes 1, 2, ... one after another. Returns whether any sign is set.
+template <typename Word>
+bool split_planes(const uint8_t* __restrict raw, int64_t count, uint8_t* __restrict plane0,
+                  uint8_t* __restrict rest) noexcept {
+    Word any = 0;
     for (int64_t i = 0; i < count; ++i) {
-        uint32_t word;
-        std::memcpy(&word, raw + i * 4, 4);
-        const uint32_t w = std::rotl(word, 1);
-        p0[i] = static_cast<uint8_t>(w >> 24);
-        p1[i] = static_cast<uint8_t>(w >> 16);
-        p2[i] = static_cast<uint8_t>(w >> 8);
-        p3[i] = static_cast<uint8_t>(w);
+        Word word;
+        std::memcpy(&word, raw + i * int64_t{sizeof word}, sizeof word);
+        word = std::rotl(word, 1);
+        any |= word;
+        plane0[i] = static_cast<uint8_t>(word >> (8 * (sizeof word - 1)));
+        for (size_t p = 1; p < sizeof word; ++p)
+            rest[static_cast<int64_t>(p - 1) * count + i] =
+                static_cast<uint8_t>(word >> (8 * (sizeof word - 1 - p)));
+    }
+    return (any & 1) != 0;
+}
+
+// `between` holds the planes between the first and the last.
+template <typename Word>
+void merge_planes(const uint8_t* __restrict plane0, const uint8_t* __restrict between,
+                  const uint8_t* __restrict last, int64_t count, uint8_t* __restrict raw) noexcept {
+    for (int64_t i = 0; i < count; ++i) {
+        Word word = plane0[i];
+        for (size_t p = 1; p + 1 < sizeof word; ++p)
+            word = static_cast<Word>(word << 8 | between[static_cast<int64_t>(p - 1) * count + i]);
+        word = std::rotr(static_cast<Word>(word << 8 | last[i]), 1);
+        std::memcpy(raw + i * int64_t{sizeof word}, &word, sizeof word);
     }
 }
 
-void merge_planes(const uint8_t* const (&plane)[kPlaneCount], int64_t count,
-                  uint8_t* raw) noexcept {
-    for (int64_t i = 0; i < count; ++i) {
-        const uint32_t w = uint32_t{plane[0][i]} << 24 | uint32_t{plane[1][i]} << 16 |
-                           uint32_t{plane[2][i]} << 8 | uint32_t{plane[3][i]};
-        const uint32_t word = std::rotr(w, 1);
-        std::memcpy(raw + i * 4, &word, 4);
+// The upper seven bits of each byte of `plane` move together, in place: those of eight bytes into
+// seven, the first lowest. Bytes up to the next multiple of eight are there to be used.
+void pack_sevens(uint8_t* plane, int64_t count) noexcept {
+    const int64_t groups = ceil_div(count, 8);
+    std::memset(plane + count, 0, static_cast<size_t>(groups * 8 - count));
+    for (int64_t g = 0; g < groups; ++g) {
+        uint64_t x;
+        std::memcpy(&x, plane + g * 8, 8);
+        x = x >> 1 & 0x7F7F7F7F7F7F7F7Fu;
+        x = (x & 0x007F007F007F007Fu) | (x & 0x7F007F007F007F00u) >> 1;
+        x = (x & 0x00003FFF00003FFFu) | (x & 0x3FFF00003FFF0000u) >> 2;
+        x = (x & 0x000000000FFFFFFFu) | (x & 0x0FFFFFFF00000000u) >> 4;
+        std::memcpy(plane + g * 7, &x, 8);  // its last byte is zero and gives way to the next group
+    }
+}
+
+// Back, into whole groups of eight; reads one byte more than `packed` has.
+void spread_sevens(const uint8_t* packed, int64_t count, uint8_t* plane) noexcept {
+    for (int64_t g = 0; g < ceil_div(count, 8); ++g) {
+        uint64_t x;
+        std::memcpy(&x, packed + g * 7, 8);
+        x = (x & 0x000000000FFFFFFFu) | (x << 4 & 0x0FFFFFFF00000000u);
+        x = (x & 0x00003FFF00003FFFu) | (x << 2 & 0x3FFF00003FFF0000u);
+        x = (x & 0x007F007F007F007Fu) | (x << 1 & 0x7F007F007F007F00u);
+        x <<= 1;
+        std::memcpy(plane + g * 8, &x, 8);
     }
 }
 
@@ -88,41 +133,48 @@ bool zero_tail(const uint8_t* stored, int64_t used, int64_t stored_bytes) noexce
 
 Status decode_planes(const StoredChunk& chunk, uint8_t* raw, int64_t raw_bytes,
                      const CodecStaging& staging) noexcept {
-    const int64_t count = raw_bytes / kPlaneCount;
-    PlaneTable table;
-    if (chunk.stored_bytes < static_cast<int64_t>(sizeof table) || raw_bytes % kPlaneCount != 0)
+    const int64_t word = word_bytes(chunk.transform);
+    const int64_t count = raw_bytes / word;
+    const int64_t rest = rest_bytes(chunk.transform, count);
+    if (raw_bytes % word != 0 || chunk.stored_bytes <= rest)
         return failure(StatusCode::damaged, "%lld stored bytes for %lld raw are no byte planes",
                        static_cast<long long>(chunk.stored_bytes),
                        static_cast<long long>(raw_bytes));
-    std::memcpy(&table, staging.stored.data, sizeof table);
-    const uint8_t* plane[kPlaneCount];
-    int64_t at = sizeof table;
-    for (int p = 0; p < kPlaneCount; ++p) {
-        const int64_t bytes = table.stored_bytes[p];
-        if (bytes < 1 || bytes > count || bytes > chunk.stored_bytes - at)
-            return failure(StatusCode::damaged,
-                           "plane %d says %lld bytes, at most %lld (%lld remain)", p,
-                           static_cast<long long>(bytes), static_cast<long long>(count),
-                           static_cast<long long>(chunk.stored_bytes - at));
-        plane[p] = staging.stored.data + at;
-        at += bytes;
-        if (bytes == count) continue;
-        ZSTD_DCtx* context = ZSTD_initStaticDCtx(staging.context.data,
-                                                 static_cast<size_t>(staging.context.size_bytes));
-        CHECK_NOTE(context != nullptr, "codec context is too small or not aligned to 8 bytes");
-        uint8_t* out = staging.planes.data + p * count;
-        const size_t got = ZSTD_decompressDCtx(context, out, static_cast<size_t>(count), plane[p],
-                                               static_cast<size_t>(bytes));
-        if (ZSTD_isError(got) || static_cast<int64_t>(got) != count)
-            return failure(StatusCode::damaged, "plane %d does not decode to %lld bytes (%s)", p,
-                           static_cast<long long>(count),
-                           ZSTD_isError(got) ? ZSTD_getErrorName(got) : "too short");
-        plane[p] = out;
-    }
-    if (!zero_tail(staging.stored.data, at, chunk.stored_bytes))
+    CHECK(staging.planes.size_bytes >= codec_staging_bytes(raw_bytes).planes);
+    const uint8_t* stored = staging.stored.data;
+    const uint8_t* frame = stored + rest;
+    const auto remain = static_cast<size_t>(chunk.stored_bytes - rest);
+    // Zstd knows frames of other kinds too; they have no place here.
+    uint32_t magic = 0;
+    if (remain >= sizeof magic) std::memcpy(&magic, frame, sizeof magic);
+    const size_t frame_bytes =
+        magic == ZSTD_MAGICNUMBER ? ZSTD_findFrameCompressedSize(frame, remain) : 0;
+    if (frame_bytes == 0 || ZSTD_isError(frame_bytes))
+        return failure(StatusCode::damaged, "the last %lld stored bytes do not begin a zstd frame",
+                       static_cast<long long>(remain));
+    uint8_t* plane0 = staging.planes.data;
+    ZSTD_DCtx* context =
+        ZSTD_initStaticDCtx(staging.context.data, static_cast<size_t>(staging.context.size_bytes));
+    CHECK_NOTE(context != nullptr, "codec context is too small or not aligned to 8 bytes");
+    const size_t got =
+        ZSTD_decompressDCtx(context, plane0, static_cast<size_t>(count), frame, frame_bytes);
+    if (ZSTD_isError(got) || static_cast<int64_t>(got) != count)
+        return failure(StatusCode::damaged, "plane 0 does not decode to %lld bytes (%s)",
+                       static_cast<long long>(count),
+                       ZSTD_isError(got) ? ZSTD_getErrorName(got) : "too short");
+    const int64_t used = rest + static_cast<int64_t>(frame_bytes);
+    if (!zero_tail(stored, used, chunk.stored_bytes))
         return failure(StatusCode::damaged, "bytes after the %lld of the planes are not zero",
-                       static_cast<long long>(at));
-    merge_planes(plane, count, raw);
+                       static_cast<long long>(used));
+    const uint8_t* last = stored + (word - 2) * count;
+    if (chunk.transform == ChunkTransform::planes_f32_unsigned) {
+        spread_sevens(last, count, plane0 + count);
+        last = plane0 + count;
+    }
+    if (word == 4)
+        merge_planes<uint32_t>(plane0, stored, last, count, raw);
+    else
+        merge_planes<uint16_t>(plane0, stored, last, count, raw);
     return {};
 }
 
@@ -131,7 +183,7 @@ Status decode_planes(const StoredChunk& chunk, uint8_t* raw, int64_t raw_bytes,
 CodecStagingBytes codec_staging_bytes(int64_t chunk_bytes) noexcept {
     CodecStagingBytes bytes;
     bytes.raw = align_up(chunk_bytes, 64);
-    bytes.planes = align_up(chunk_bytes, 64);  // the decoder accepts any plane coded
+    bytes.planes = align_up(ceil_div(chunk_bytes, 2), 64);
     bytes.stored = stored_bound(chunk_bytes);
     bytes.context = kCompressContextBytes > kDecompressContextBytes ? kCompressContextBytes
                                                                     : kDecompressContextBytes;
@@ -158,44 +210,57 @@ Status check_codec_contexts() {
     return {};
 }
 
+bool codec_fits(Dtype dtype, ChunkCodec codec, ChunkTransform transform) noexcept {
+    const bool half = dtype == Dtype::bf16 || dtype == Dtype::f16;
+    switch (transform) {
+        case ChunkTransform::none:
+            return codec == ChunkCodec::raw;
+        case ChunkTransform::planes_f32:
+        case ChunkTransform::planes_f32_unsigned:
+            return codec == ChunkCodec::zstd && dtype == Dtype::f32;
+        case ChunkTransform::planes_16:
+            return codec == ChunkCodec::zstd && half;
+    }
+    return false;
+}
+
 StoredChunk encode_chunk(Dtype dtype, const void* raw, int64_t raw_bytes,
                          const CodecStaging& staging) noexcept {
     CHECK(raw_bytes >= 1 && raw_bytes <= kChunkBytesMax);
     CHECK(staging.stored.size_bytes >= stored_bound(raw_bytes));
-    const int64_t count = raw_bytes / kPlaneCount;
-    if (dtype != Dtype::f32 || count < kPlaneWordsMin) return store_raw(raw, raw_bytes, staging);
-
-    CHECK(raw_bytes % kPlaneCount == 0 && staging.planes.size_bytes >= raw_bytes);
-    uint8_t* const plane[kPlaneCount] = {staging.planes.data, staging.planes.data + count,
-                                         staging.planes.data + 2 * count,
-                                         staging.planes.data + 3 * count};
-    split_planes(static_cast<const uint8_t*>(raw), count, plane);
-    PlaneTable table;
-    int64_t at = sizeof table;
-    const int64_t coded = code_plane(plane[0], count, staging.stored.data + at, staging.context);
-    const int64_t mantissa_bytes = (kPlaneCount - 1) * count;
-    // Worth it only when padding included it is smaller than the raw chunk.
-    const int64_t stored_bytes = align_up(at + coded + mantissa_bytes, 64);
-    if (coded == 0 || stored_bytes >= stored_bound(raw_bytes))
+    const int64_t word = dtype_bytes(dtype);
+    const int64_t count = raw_bytes / word;
+    ChunkTransform transform = word == 4 ? ChunkTransform::planes_f32 : ChunkTransform::planes_16;
+    if (!codec_fits(dtype, ChunkCodec::zstd, transform) || count < kPlaneWordsMin)
         return store_raw(raw, raw_bytes, staging);
 
-    table.stored_bytes[0] = static_cast<uint32_t>(coded);
-    for (int p = 1; p < kPlaneCount; ++p) table.stored_bytes[p] = static_cast<uint32_t>(count);
-    std::memcpy(staging.stored.data, &table, sizeof table);
-    at += coded;
-    std::memcpy(staging.stored.data + at, plane[1], static_cast<size_t>(mantissa_bytes));
-    at += mantissa_bytes;
-    std::memset(staging.stored.data + at, 0, static_cast<size_t>(stored_bytes - at));
-    return {stored_bytes, ChunkCodec::zstd, ChunkTransform::planes_f32};
+    CHECK(raw_bytes % word == 0);
+    CHECK(staging.planes.size_bytes >= codec_staging_bytes(raw_bytes).planes);
+    const auto* words = static_cast<const uint8_t*>(raw);
+    uint8_t* stored = staging.stored.data;
+    uint8_t* plane0 = staging.planes.data;
+    if (word == 2) {
+        split_planes<uint16_t>(words, count, plane0, stored);
+    } else if (!split_planes<uint32_t>(words, count, plane0, stored)) {
+        transform = ChunkTransform::planes_f32_unsigned;
+        pack_sevens(stored + 2 * count, count);
+    }
+    const int64_t rest = rest_bytes(transform, count);
+    const int64_t coded = code_plane(plane0, count, stored + rest, staging.context);
+    const int64_t used = rest + coded;
+    const int64_t stored_bytes = align_up(used, 64);
+    // Worth it only when padding included it is smaller than the raw chunk.
+    if (coded == 0 || stored_bytes >= stored_bound(raw_bytes))
+        return store_raw(raw, raw_bytes, staging);
+    std::memset(stored + used, 0, static_cast<size_t>(stored_bytes - used));
+    return {stored_bytes, ChunkCodec::zstd, transform};
 }
 
 Status decode_chunk(const StoredChunk& chunk, void* raw, int64_t raw_bytes,
                     const CodecStaging& staging) noexcept {
     CHECK(raw_bytes >= 1 && chunk.stored_bytes <= staging.stored.size_bytes);
-    if (chunk.codec == ChunkCodec::zstd && chunk.transform == ChunkTransform::planes_f32) {
-        CHECK(staging.planes.size_bytes >= raw_bytes);
+    if (chunk.codec == ChunkCodec::zstd && word_bytes(chunk.transform) > 0)
         return decode_planes(chunk, static_cast<uint8_t*>(raw), raw_bytes, staging);
-    }
     if (chunk.codec != ChunkCodec::raw || chunk.transform != ChunkTransform::none)
         return failure(StatusCode::unsupported, "codec %d with transform %d is unknown",
                        static_cast<int>(chunk.codec), static_cast<int>(chunk.transform));

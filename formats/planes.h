@@ -1,9 +1,11 @@
-// The chunk codec. An f32 chunk is split into byte planes after rotating each word left by one bit:
-// plane 0 holds the exponents (about 2.6 of 8 bits carry information), the sign joins the mantissa.
-// Plane 0 is coded by zstd with matching switched off (Huffman only); mantissa is noise and is
-// stored as it is. A chunk that does not shrink, or is not f32, is stored raw, so a stored chunk is
-// never larger than align_up(raw, 64). Works only on the caller's buffers and allocates nothing:
-// zstd runs in a static context. Stored bytes are described in formats/CHECKPOINT.md.
+// The chunk codec. Words of an f32, bf16 or f16 chunk are rotated left by one bit and parted into
+// byte planes: plane 0 begins with the exponent (about 2.6 bits of information, whatever its width)
+// and the sign joins the mantissa. Plane 0 is coded by zstd with matching switched off (Huffman
+// only); the rest is noise and is stored as it is, without the sign when none is set, as in AdamW's
+// second moment. A chunk that does not shrink, or is of another dtype, is stored raw, so a stored
+// chunk is never larger than align_up(raw, 64). Works only on the caller's buffers and allocates
+// nothing: zstd runs in a static context. The stored bytes are in formats/CHECKPOINT.md, ratios and
+// speeds beside their limits in perf/README.md.
 // Path: hot.
 #pragma once
 
@@ -22,14 +24,23 @@ inline constexpr int64_t kCompressContextBytes = 640 * kKiB;
 inline constexpr int64_t kDecompressContextBytes = 128 * kKiB;
 
 enum class ChunkCodec : uint8_t { raw = 0, zstd = 1 };
-enum class ChunkTransform : uint8_t { none = 0, planes_f32 = 1 };
+enum class ChunkTransform : uint8_t {
+    none = 0,
+    planes_f32 = 1,
+    planes_16 = 2,            // bf16, f16
+    planes_f32_unsigned = 3,  // f32 without a sign set
+};
+
+// Whether a stored chunk of this dtype may have this codec and transform.
+bool codec_fits(Dtype dtype, ChunkCodec codec, ChunkTransform transform) noexcept;
 
 struct ByteSpan {
     uint8_t* data = nullptr;
     int64_t size_bytes = 0;
 };
 
-// Buffers of the codec, 64-byte aligned. Writing uses planes, stored and context; reading uses all.
+// Buffers of the codec, 64-byte aligned; `planes` holds planes that change their form: half a
+// chunk. Writing uses planes, stored and context; reading uses all.
 struct CodecStaging {
     ByteSpan raw;
     ByteSpan planes;
@@ -68,8 +79,8 @@ struct StoredChunk {
 StoredChunk encode_chunk(Dtype dtype, const void* raw, int64_t raw_bytes,
                          const CodecStaging& staging) noexcept;
 
-// Decodes staging.stored into `raw`. Every size inside the stored bytes is checked; the stored form
-// must be the one encode_chunk would choose for its padding (zero). `raw` may be staging.raw.
+// Decodes staging.stored into `raw`. Every size inside the stored bytes is checked, and that its
+// padding is zero and no longer than it must be. `raw` may be staging.raw.
 Status decode_chunk(const StoredChunk& chunk, void* raw, int64_t raw_bytes,
                     const CodecStaging& staging) noexcept;
 

@@ -64,13 +64,29 @@ PLUMB_BLOCKING int64_t gemm_scratch_floats(const GemmBlocking& block, int64_t m,
 }
 
 // One thread's scratch. Forward: transposed queries, scores, transposed output, and four rows of
-// per-query numbers. Backward: transposed q, do, dq; padded q, do; scores, their gradients; rows.
-PLUMB_BLOCKING int64_t attention_scratch_floats(int64_t head_size) {
-    return kAttentionQueryBlock * (2 * head_size + kAttentionKeyBlock + 4);
+// per-query numbers; of narrow (16-bit) values also a block of widened keys or values.
+PLUMB_BLOCKING int64_t attention_scratch_floats(int64_t head_size, bool narrow) {
+    return kAttentionQueryBlock * (2 * head_size + kAttentionKeyBlock + 4) +
+           (narrow ? kAttentionKeyBlock * round_up_to(head_size, kLanesMax) : 0);
 }
-PLUMB_BLOCKING int64_t attention_backward_scratch_floats(int64_t head_size) {
-    return kAttentionQueryBlock *
-           (3 * head_size + 2 * round_up_to(head_size, kLanesMax) + 2 * kAttentionKeyBlock + 4);
+// One thread's scratch: as above, or the output of a query that goes alone where it is narrow.
+PLUMB_BLOCKING int64_t attention_cached_scratch_floats(int64_t head_size, int64_t queries,
+                                                       bool narrow) {
+    if (queries > kAttentionStreamQueries) return attention_scratch_floats(head_size, narrow);
+    return narrow ? round_up_to(head_size, kLanesMax) : 0;
+}
+// One thread's blocks. Transposed q, do, dq; padded q, do; scores, their gradients; rows; of narrow
+// values also widened keys and values.
+PLUMB_BLOCKING int64_t attention_backward_block_floats(int64_t head_size, bool narrow) {
+    const int64_t padded = round_up_to(head_size, kLanesMax);
+    return kAttentionQueryBlock * (3 * head_size + 2 * padded + 2 * kAttentionKeyBlock + 4) +
+           (narrow ? 2 * kAttentionKeyBlock * padded : 0);
+}
+// One thread's scratch: its blocks, and fp32 sums of narrow dk and dv of one head of a sequence.
+PLUMB_BLOCKING int64_t attention_backward_scratch_floats(int64_t head_size, int64_t tokens,
+                                                         bool narrow) {
+    return attention_backward_block_floats(head_size, narrow) +
+           (narrow ? round_up_to(2 * tokens * head_size, kLanesMax) : 0);
 }
 
 // Partial sums of dgamma and dbeta per block of rows.

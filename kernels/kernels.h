@@ -30,15 +30,19 @@ struct KernelArgs {
 
 using Kernel = void (*)(const KernelArgs&) noexcept;
 
-// Kernels of one instruction set, indexed by OpKind; host ops have none (nullptr).
+// Kernels of one instruction set, indexed by OpKind and value_index(op.dtype); nullptr where an op
+// has no such value dtype, and for host ops.
 struct KernelTable {
     Isa isa;
-    Kernel kernel[kOpKindCount];
+    Kernel kernel[kOpKindCount][kValueDtypeCount];
 };
 
 // The best instruction set of this machine, and the table of any that it supports.
 Isa host_isa() noexcept;
 const KernelTable& kernel_table(Isa isa) noexcept;
+
+// Whether the device multiplies bf16 faster than fp32.
+bool computes_in_bf16(const DeviceRecord& device) noexcept;
 
 // Traits of the CPU kernels: one function for all instruction sets (the record names which).
 const KernelTraits& cpu_traits() noexcept;

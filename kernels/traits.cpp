@@ -38,6 +38,7 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
     const GemmBlocking& block = kGemmBlocking[static_cast<int>(device.isa)];
     const int64_t threads = device.threads;
     const AttentionAttrs& attention = op.attrs.attention;
+    const bool narrow = dtype_bytes(op.dtype) < 4;
     int64_t floats = 0;
     switch (op.kind) {
         case OpKind::norm_backward: {
@@ -54,14 +55,17 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
             floats = rope_scratch_floats(attention.head_size, threads);
             break;
         case OpKind::attention:
-            floats = threads * attention_scratch_floats(attention.head_size);
+            floats = threads * attention_scratch_floats(attention.head_size, narrow);
             break;
         case OpKind::attention_backward:
-            floats = threads * attention_backward_scratch_floats(attention.head_size);
+            floats = threads * attention_backward_scratch_floats(
+                                   attention.head_size,
+                                   shape[AttentionBackwardOperands::dqkv].dim[1], narrow);
             break;
         case OpKind::attention_cached:
-            if (shape[AttentionCachedOperands::qkv].dim[1] > kAttentionStreamQueries)
-                floats = threads * attention_scratch_floats(attention.head_size);
+            floats = threads *
+                     attention_cached_scratch_floats(
+                         attention.head_size, shape[AttentionCachedOperands::qkv].dim[1], narrow);
             break;
         case OpKind::head_loss:
         case OpKind::head_loss_backward:
@@ -76,6 +80,10 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
 constexpr KernelTraits kCpuTraits = {"cpu", scratch_bytes};
 
 }  // namespace
+
+bool computes_in_bf16(const DeviceRecord& device) noexcept {
+    return static_cast<int>(device.isa) > static_cast<int>(Isa::avx512);
+}
 
 const KernelTraits& cpu_traits() noexcept {
     return kCpuTraits;

@@ -4,7 +4,7 @@
 // that over the measured time (the best of several runs). Bytes count every operand once per
 // access, so small operands that stay in cache can pass 100%.
 //   kernels_bench [--smoke] [--threads N] [--isa portable|avx2|avx512] [--filter TEXT]
-//   [--cpu-clock]
+//   [--dtype f32|bf16|f16] [--cpu-clock]
 // Path: cold.
 #include <fmt/format.h>
 #include <time.h>
@@ -33,6 +33,7 @@ struct Options {
     bool smoke = false;
     int32_t threads = 2;
     Isa isa = host_isa();
+    Dtype dtype = Dtype::f32;
     std::string filter;
 };
 
@@ -78,9 +79,11 @@ double flops_of(const KernelCase& c) {
 double bytes_of(const KernelCase& c) {
     double bytes = op_bytes(c.op(), c.shape);
     // Only the rows looked up, not the tables.
-    if (c.kind == OpKind::embed) bytes = 3 * 4 * static_cast<double>(c.shape[0].elements());
+    const auto value_bytes = static_cast<double>(dtype_bytes(c.value_dtype));
+    if (c.kind == OpKind::embed)
+        bytes = 3 * value_bytes * static_cast<double>(c.shape[0].elements());
     if (c.kind == OpKind::embed_backward)
-        bytes = 5 * 4 * static_cast<double>(c.shape[2].elements());
+        bytes = (4 * 4 + value_bytes) * static_cast<double>(c.shape[2].elements());
     return bytes;
 }
 
@@ -124,6 +127,13 @@ void print_case(const KernelCase& c, const Options& options, const Limits& limit
                100 * std::max(compute_s, memory_s) / seconds);
 }
 
+Dtype dtype_of(const std::string& name) {
+    for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
+        if (dtype_name(dtype) == name) return dtype;
+    fmt::print(stderr, "error: --dtype {}: not a value dtype (f32, bf16, f16)\n", name);
+    std::exit(2);
+}
+
 Options parse(int argc, char** argv) {
     Options options;
     for (int i = 1; i < argc; ++i) {
@@ -138,6 +148,8 @@ Options parse(int argc, char** argv) {
             options.threads = std::atoi(argv[++i]);
         } else if (flag == "--filter" && value != nullptr) {
             options.filter = argv[++i];
+        } else if (flag == "--dtype" && value != nullptr) {
+            options.dtype = dtype_of(argv[++i]);
         } else if (flag == "--isa" && value != nullptr) {
             ++i;
             bool known = false;
@@ -155,8 +167,8 @@ Options parse(int argc, char** argv) {
             }
         } else {
             fmt::print(stderr,
-                       "error: {}: known are --smoke, --threads N, --isa NAME, --filter "
-                       "TEXT\n",
+                       "error: {}: known are --smoke, --threads N, --isa NAME, --dtype "
+                       "NAME, --filter TEXT, --cpu-clock\n",
                        flag);
             std::exit(2);
         }
@@ -179,7 +191,11 @@ int main(int argc, char** argv) {
                "limit", "share");
     const auto cases =
         options.smoke ? model_cases(1, 16, 256, 500) : model_cases(2, 512, 768, 50257);
-    for (const KernelCase& c : cases)
+    for (const KernelCase& of_f32 : cases) {
+        const KernelCase c = in_dtype(of_f32, options.dtype);
+        const Kernel* row = kernel_table(options.isa).kernel[static_cast<int>(c.kind)];
+        if (row[value_index(c.value_dtype)] == nullptr) continue;
         if (c.name.find(options.filter) != std::string::npos) print_case(c, options, limits);
+    }
     return 0;
 }

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -15,6 +16,7 @@
 #include "runtime/base/random.h"
 #include "runtime/engine/generate.h"
 #include "runtime/engine/session.h"
+#include "runtime/engine/state_records.h"
 #include "runtime/exec/wait_policy.h"
 
 namespace plumb {
@@ -97,11 +99,16 @@ void bench_step(const RunConfig& config, const std::string& name, int steps) {
 
 void bench_generate(const RunConfig& config, const std::string& name, int64_t prompt, int count) {
     Session session(config, Purpose::generate);
-    for (const Unit& unit : session.program().units) {
-        float* weights = session.executor().data<float>(unit.weight);
-        for (int64_t i = 0; i < unit.elements; ++i)
-            weights[i] =
-                static_cast<float>(random_uniform(3, static_cast<uint64_t>(i % 4099))) * 0.02f;
+    std::vector<uint32_t> values(4099);
+    for (size_t i = 0; i < values.size(); ++i)
+        values[i] = std::bit_cast<uint32_t>(static_cast<float>(random_uniform(3, i)) * 0.02f);
+    for (const Param& param : session.program().params) {
+        const Dtype dtype = session.program().tensors[static_cast<size_t>(param.weight)].dtype;
+        const WeightPlace place{dtype, session.executor().data<char>(param.weight), nullptr};
+        const auto size = static_cast<int64_t>(values.size());
+        for (int64_t first = 0; first < param.elements(); first += size)
+            put_weights(place, first, std::min(size, param.elements() - first), "param", Dtype::f32,
+                        values.data());
     }
     Generator generator(session);
     std::vector<int32_t> tokens(static_cast<size_t>(prompt));
@@ -130,12 +137,15 @@ void bench_generate(const RunConfig& config, const std::string& name, int64_t pr
     std::fflush(stdout);
 }
 
-RunConfig config_of(const std::string& preset, int64_t micro_batch, int64_t length,
-                    int64_t threads) {
-    return load_run(preset, {fmt::format("batch.micro_batch={}", micro_batch),
-                             fmt::format("batch.global_batch={}", micro_batch),
-                             fmt::format("batch.sequence_length={}", length),
-                             fmt::format("run.threads={}", threads), "train.sample_tokens=0"});
+RunConfig config_of(const std::string& preset, int64_t micro_batch, int64_t length, int64_t threads,
+                    const std::vector<std::string>& more = {}) {
+    std::vector<std::string> overrides = {fmt::format("batch.micro_batch={}", micro_batch),
+                                          fmt::format("batch.global_batch={}", micro_batch),
+                                          fmt::format("batch.sequence_length={}", length),
+                                          fmt::format("run.threads={}", threads),
+                                          "train.sample_tokens=0"};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    return load_run(preset, overrides);
 }
 
 int run(int argc, char** argv) {
@@ -151,6 +161,8 @@ int run(int argc, char** argv) {
     app.add_option("--batch", micro_batch, "Sequences, with --preset");
     app.add_option("--length", length, "Tokens per sequence, with --preset");
     app.add_option("--steps", steps, "Timed steps per row")->check(CLI::PositiveNumber);
+    app.footer("With --preset, any setting as --section.key=value.");
+    app.allow_extras();
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& success) {
@@ -159,9 +171,11 @@ int run(int argc, char** argv) {
         throw Error(ExitCode::bad_input, error.what());
     }
     if (!preset.empty()) {
-        bench_step(config_of(preset, micro_batch, length, threads), preset, steps);
+        bench_step(config_of(preset, micro_batch, length, threads, app.remaining()), preset, steps);
         return 0;
     }
+    if (!app.remaining().empty())
+        throw Error(ExitCode::bad_input, app.remaining().front() + ": settings need --preset");
     bench_step(config_of("tiny", 4, 256, threads), "tiny", steps);
     bench_generate(config_of("tiny", 1, 256, threads), "tiny", 128, 64);
     if (smoke) return 0;

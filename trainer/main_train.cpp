@@ -1,9 +1,11 @@
 // plumb-train: trains the model of a run file.
 // Path: cold.
 #include <CLI/CLI.hpp>
+#include <cstdio>
 
 #include "runtime/base/error.h"
 #include "runtime/exec/wait_policy.h"
+#include "trainer/fit_advice.h"
 #include "trainer/train_run.h"
 
 namespace plumb {
@@ -30,7 +32,16 @@ int run(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         throw Error(ExitCode::bad_input, std::string(error.what()) + " (see plumb-train --help)");
     }
-    return train_run(load_run(file, app.remaining()), file);
+    const std::vector<std::string> overrides = app.remaining();
+    const RunConfig config = load_run(file, overrides);
+    try {
+        return train_run(config, file);
+    } catch (const Error& error) {
+        if (error.code() != ExitCode::does_not_fit) throw;
+        print_error(error.what());
+        std::fputs(fit_advice(config, file, overrides).c_str(), stderr);
+        return static_cast<int>(error.code());
+    }
 }
 
 }  // namespace

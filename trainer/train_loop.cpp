@@ -102,6 +102,7 @@ void TrainLoop::set_scalars(double weight_sum) noexcept {
     scalars.bias_correction1 = 1.0 - std::pow(train.beta1, updates);
     scalars.bias_correction2 = 1.0 - std::pow(train.beta2, updates);
     scalars.inverse_weight_sum = 1.0 / weight_sum;
+    scalars.loss_scale_window = static_cast<double>(train.loss_scale_window);
 }
 
 void TrainLoop::run_entries() noexcept {
@@ -123,12 +124,20 @@ void TrainLoop::step() noexcept {
     set_scalars(weight_sum);
     double* loss = executor.data<double>(io.loss);
     *loss = 0;
+    const float* loss_scale =
+        io.loss_scale == kNoTensor ? nullptr : executor.data<float>(io.loss_scale);
+    // A step skipped while the scale still falls is the scale's way of finding its place.
+    const bool scale_falls = loss_scale != nullptr && loss_scale[0] > 1.0F;
     run_entries();
     const double end_s = now_s();
 
     const double* clip = executor.data<double>(io.clip);  // scale, norm, finite
     const bool finite = clip[2] != 0;
-    skipped_in_a_row_ = finite ? 0 : skipped_in_a_row_ + 1;
+    skipped_in_a_row_ = finite ? 0 : skipped_in_a_row_ + (scale_falls ? 0 : 1);
+    if (loss_scale != nullptr) {
+        record_.loss_scale = static_cast<double>(loss_scale[0]);
+        record_.loss_scale_good_steps = static_cast<int64_t>(loss_scale[1]);
+    }
     ++record_.step;
     record_.sequences_consumed += batch.global_batch;
     record_.tokens_consumed += batch.step_tokens();

@@ -2,7 +2,7 @@
 // steps it evaluates, samples, saves and looks for a request to stop. It runs after seal and
 // allocates nothing. A step whose gradients are not finite changes nothing (adamw sees to that), is
 // counted, and the third in a row ends the run: the state is then still that of the last good step,
-// and is saved as that step.
+// and is saved as that step. In fp16 only steps at a loss scale of 1 count towards the three.
 // Path: hot.
 #pragma once
 

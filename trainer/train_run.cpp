@@ -68,9 +68,10 @@ class RunData {
 
 void say_title(const RunConfig& config, const std::string& name) {
     const BatchSpec& batch = config.run.batch;
-    say("{}: {}, {} parameters; {} steps of {} x {} tokens, fp32", name,
+    say("{}: {}, {} parameters; {} steps of {} x {} tokens, {}", name,
         model_type_name(config.model.model_type), grouped_digits(parameter_count(config.model)),
-        config.run.train.steps, batch.global_batch, batch.sequence_length);
+        config.run.train.steps, batch.global_batch, batch.sequence_length,
+        value_dtype_name(program_dtype(config, Purpose::train)));
 }
 
 void check_folders(const CheckpointSpec& checkpoint) {
@@ -171,7 +172,8 @@ int exit_code(const TrainResult& result, int64_t step) {
 
 }  // namespace
 
-int train_run(const RunConfig& config, const std::string& name) {
+int train_run(const RunConfig& unresolved, const std::string& name) {
+    const RunConfig config = resolved(unresolved);
     // Who reads the output may stop reading (`| head`); that must not cost the training.
     std::signal(SIGPIPE, SIG_IGN);
     say_title(config, name);

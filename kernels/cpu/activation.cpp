@@ -3,12 +3,29 @@
 
 namespace plumb::cpu::PLUMB_ISA {
 
+template <typename T>
+void gelu(const KernelArgs& args) noexcept {
+    using O = GeluOperands;
+    const int64_t count = elements_of(args.shape[O::y]);
+    ASSERT(elements_of(args.shape[O::x]) == count);
+    T* y = values<T>(args, O::y);
+    const T* x = values<T>(args, O::x);
+    run_team(args.threads, [&](int64_t rank, int64_t team) {
+        const Range range = split(count, kLanesMax, team, rank);
+        for (int64_t i = range.begin; i < range.end; i += kLanes) {
+            const int64_t lanes = range.end - i;
+            store_part(y + i, gelu_of(load_part(x + i, lanes)), lanes);
+        }
+    });
+}
+
+template <typename T>
 void gelu_backward(const KernelArgs& args) noexcept {
     using O = GeluBackwardOperands;
     const int64_t count = elements_of(args.shape[O::d]);
     ASSERT(elements_of(args.shape[O::pre]) == count);
-    float* d = floats(args, O::d);
-    const float* pre = floats(args, O::pre);
+    T* d = values<T>(args, O::d);
+    const T* pre = values<T>(args, O::pre);
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(count, kLanesMax, team, rank);
         for (int64_t i = range.begin; i < range.end; i += kLanes) {
@@ -19,6 +36,7 @@ void gelu_backward(const KernelArgs& args) noexcept {
     });
 }
 
+template <typename T>
 void swiglu(const KernelArgs& args) noexcept {
     using O = SwigluOperands;
     const int64_t rows = rows_of(args.shape[O::h]), size = last_of(args.shape[O::h]);
@@ -26,8 +44,8 @@ void swiglu(const KernelArgs& args) noexcept {
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(rows, 1, team, rank);
         for (int64_t row = range.begin; row < range.end; ++row) {
-            const float* gate = floats(args, O::gate_up) + row * 2 * size;
-            float* h = floats(args, O::h) + row * size;
+            const T* gate = values<T>(args, O::gate_up) + row * 2 * size;
+            T* h = values<T>(args, O::h) + row * size;
             for (int64_t i = 0; i < size; i += kLanes) {
                 const int64_t lanes = size - i;
                 const VecF g = load_part(gate + i, lanes);
@@ -37,6 +55,7 @@ void swiglu(const KernelArgs& args) noexcept {
     });
 }
 
+template <typename T>
 void swiglu_backward(const KernelArgs& args) noexcept {
     using O = SwigluBackwardOperands;
     const int64_t rows = rows_of(args.shape[O::dh]), size = last_of(args.shape[O::dh]);
@@ -44,9 +63,9 @@ void swiglu_backward(const KernelArgs& args) noexcept {
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(rows, 1, team, rank);
         for (int64_t row = range.begin; row < range.end; ++row) {
-            const float* gate = floats(args, O::gate_up) + row * 2 * size;
-            const float* dh = floats(args, O::dh) + row * size;
-            float* dgate = floats(args, O::dgate_up) + row * 2 * size;
+            const T* gate = values<T>(args, O::gate_up) + row * 2 * size;
+            const T* dh = values<T>(args, O::dh) + row * size;
+            T* dgate = values<T>(args, O::dgate_up) + row * 2 * size;
             for (int64_t i = 0; i < size; i += kLanes) {
                 const int64_t lanes = size - i;
                 const VecF g = load_part(gate + i, lanes), up = load_part(gate + size + i, lanes);
@@ -59,5 +78,10 @@ void swiglu_backward(const KernelArgs& args) noexcept {
         }
     });
 }
+
+PLUMB_VALUE_KERNEL(gelu)
+PLUMB_VALUE_KERNEL(gelu_backward)
+PLUMB_VALUE_KERNEL(swiglu)
+PLUMB_VALUE_KERNEL(swiglu_backward)
 
 }  // namespace plumb::cpu::PLUMB_ISA

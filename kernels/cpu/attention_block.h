@@ -1,6 +1,7 @@
 // Attention of one block of queries of one head over a range of keys, with the streaming softmax of
 // FlashAttention (Dao et al. 2022). Vectors run over queries: scores, maxima and sums of a block
-// need no sum across lanes, keys and values are read in place, and any head size will do.
+// need no sum across lanes, and any head size will do. Float keys and values are read in place,
+// those of fewer bits are widened block by block: scores, probabilities and sums are always fp32.
 // Path: hot.
 #pragma once
 
@@ -8,18 +9,19 @@
 
 namespace plumb::cpu::PLUMB_ISA {
 
+template <typename T>
 struct AttentionBlock {
-    const float* q;  // first query; rows q_row apart
+    const T* q;  // first query; rows q_row apart
     int64_t q_row;
     int64_t queries;  // <= kAttentionQueryBlock
-    const float* k;   // key 0; rows kv_row apart
-    const float* v;
+    const T* k;       // key 0; rows kv_row apart
+    const T* v;
     int64_t kv_row;
     int64_t head_size;
     float scale;
     int64_t key_begin;  // union of the queries' ranges
     int64_t key_end;
-    float* o;  // first query; rows o_row apart
+    T* o;  // first query; rows o_row apart
     int64_t o_row;
     float* lse;  // of the queries; optional
 };
@@ -33,7 +35,8 @@ struct KeyRanges {
     int32_t high_min;
 };
 
-// scratch: attention_scratch_floats.
-void attend_block(const AttentionBlock& x, const KeyRanges& ranges, float* scratch) noexcept;
+// scratch: attention_scratch_floats. Of float, Bf16 and F16.
+template <typename T>
+void attend_block(const AttentionBlock<T>& x, const KeyRanges& ranges, float* scratch) noexcept;
 
 }  // namespace plumb::cpu::PLUMB_ISA

@@ -4,11 +4,22 @@
 namespace plumb::cpu::PLUMB_ISA {
 namespace {
 
+// Where one query's output is summed.
+PLUMB_INLINE float* sum_of(float* o, float*) {
+    return o;
+}
+template <typename T>
+PLUMB_INLINE float* sum_of(T*, float* scratch) {
+    return scratch;
+}
+
 // One query (decode): reads each key and value once; vectors run over the head.
-void attend_one(const AttentionBlock& x) {
+template <typename T>
+void attend_one(const AttentionBlock<T>& x, float* scratch) {
     const int64_t size = x.head_size;
     float max = -__builtin_inff(), total = 0.0F;
-    for (int64_t d = 0; d < size; ++d) x.o[d] = 0.0F;
+    float* out = sum_of(x.o, scratch);
+    for (int64_t d = 0; d < size; ++d) out[d] = 0.0F;
     for (int64_t key = 0; key < x.key_end; key += kKeys) {
         const int64_t keys = lesser(kKeys, x.key_end - key);
         alignas(64) float p[kKeys];
@@ -29,16 +40,16 @@ void attend_one(const AttentionBlock& x) {
         max = peak;
         for (int64_t d = 0; d < size; d += kLanes) {
             const int64_t lanes = size - d;
-            VecF o = load_part(x.o + d, lanes) * splat(shrink);
-            const float* v = x.v + key * x.kv_row + d;
+            VecF o = load_part(out + d, lanes) * splat(shrink);
+            const T* v = x.v + key * x.kv_row + d;
             for (int64_t j = 0; j < keys; ++j)
                 o += splat(p[j]) * load_part(v + j * x.kv_row, lanes);
-            store_part(x.o + d, o, lanes);
+            store_part(out + d, o, lanes);
         }
     }
-    if (x.key_end <= 0) return;
-    const float inverse = 1.0F / total;
-    for (int64_t d = 0; d < size; ++d) x.o[d] *= inverse;
+    const float inverse = x.key_end <= 0 ? 0.0F : 1.0F / total;
+    for (int64_t d = 0; d < size; d += kLanes)
+        store_part(x.o + d, load_part(out + d, size - d) * splat(inverse), size - d);
 }
 
 struct CachedShape {
@@ -46,25 +57,27 @@ struct CachedShape {
 };
 
 // Copies k and v of every token to its position.
+template <typename T>
 void store_cache(const KernelArgs& args, const CachedShape& s) {
     using O = AttentionCachedOperands;
     const int64_t row = s.kv_heads * s.size;
-    const size_t row_bytes = static_cast<size_t>(row) * sizeof(float);
+    const size_t row_bytes = static_cast<size_t>(row) * sizeof(T);
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(s.batch * s.tokens, 1, team, rank);
         for (int64_t i = range.begin; i < range.end; ++i) {
             const int64_t position = ints(args, O::positions)[i];
             CHECK_NOTE(position < s.cache_tokens, "position beyond the cache");
             if (position < 0) continue;
-            const float* k = floats(args, O::qkv) + i * s.width + s.heads * s.size;
+            const T* k = values<T>(args, O::qkv) + i * s.width + s.heads * s.size;
             const int64_t to = (i / s.tokens * s.cache_tokens + position) * row;
-            __builtin_memcpy(floats(args, O::k_cache) + to, k, row_bytes);
-            __builtin_memcpy(floats(args, O::v_cache) + to, k + row, row_bytes);
+            __builtin_memcpy(values<T>(args, O::k_cache) + to, k, row_bytes);
+            __builtin_memcpy(values<T>(args, O::v_cache) + to, k + row, row_bytes);
         }
     });
 }
 
-// Queries t .. t + queries of sequence b, head h.
+// Queries t .. t + queries of sequence b, head h; one by one where they are few (decode).
+template <typename T>
 void attend_cached(const KernelArgs& args, const CachedShape& s, int64_t b, int64_t h, int64_t t,
                    int64_t queries, float* scratch) {
     using O = AttentionCachedOperands;
@@ -79,27 +92,28 @@ void attend_cached(const KernelArgs& args, const CachedShape& s, int64_t b, int6
     finish_ranges(queries, &ranges);
     const int64_t row = s.kv_heads * s.size, o_row = s.heads * s.size;
     const int64_t at = b * s.cache_tokens * row + h / (s.heads / s.kv_heads) * s.size;
-    const AttentionBlock x{floats(args, O::qkv) + (b * s.tokens + t) * s.width + h * s.size,
-                           s.width,
-                           queries,
-                           floats(args, O::k_cache) + at,
-                           floats(args, O::v_cache) + at,
-                           row,
-                           s.size,
-                           static_cast<float>(args.attrs->attention.scale),
-                           0,
-                           key_end,
-                           floats(args, O::o) + (b * s.tokens + t) * o_row + h * s.size,
-                           o_row,
-                           nullptr};
-    if (scratch == nullptr)
-        attend_one(x);
+    const AttentionBlock<T> x{values<T>(args, O::qkv) + (b * s.tokens + t) * s.width + h * s.size,
+                              s.width,
+                              queries,
+                              values<T>(args, O::k_cache) + at,
+                              values<T>(args, O::v_cache) + at,
+                              row,
+                              s.size,
+                              static_cast<float>(args.attrs->attention.scale),
+                              0,
+                              key_end,
+                              values<T>(args, O::o) + (b * s.tokens + t) * o_row + h * s.size,
+                              o_row,
+                              nullptr};
+    if (s.tokens <= kAttentionStreamQueries)
+        attend_one(x, scratch);
     else
         attend_block(x, ranges, scratch);
 }
 
 }  // namespace
 
+template <typename T>
 void attention_cached(const KernelArgs& args) noexcept {
     using O = AttentionCachedOperands;
     const AttentionAttrs& a = args.attrs->attention;
@@ -112,19 +126,22 @@ void attention_cached(const KernelArgs& args) noexcept {
                         a.head_size,
                         args.shape[O::k_cache].dim[1]};
     ASSERT(s.width == (s.heads + 2 * s.kv_heads) * s.size && s.heads % s.kv_heads == 0);
-    store_cache(args, s);
-    const bool stream = s.tokens <= kAttentionStreamQueries;
-    const int64_t step = stream ? 1 : kQueries;
+    store_cache<T>(args, s);
+    const int64_t floats_each =
+        attention_cached_scratch_floats(s.size, s.tokens, sizeof(T) < sizeof(float));
+    ASSERT(args.scratch_bytes >= args.threads * floats_each * 4);
+    const int64_t step = s.tokens <= kAttentionStreamQueries ? 1 : kQueries;
     const int64_t blocks = (s.tokens + step - 1) / step;
     run_team(args.threads, [&](int64_t rank, int64_t team) {
-        float* scratch = static_cast<float*>(args.scratch);
-        if (!stream) scratch += rank * attention_scratch_floats(s.size);
+        float* scratch = static_cast<float*>(args.scratch) + rank * floats_each;
         for (int64_t task = rank; task < s.batch * s.heads * blocks; task += team) {
             const int64_t t = task % blocks * step;
-            attend_cached(args, s, task / blocks / s.heads, task / blocks % s.heads, t,
-                          lesser(step, s.tokens - t), stream ? nullptr : scratch);
+            attend_cached<T>(args, s, task / blocks / s.heads, task / blocks % s.heads, t,
+                             lesser(step, s.tokens - t), scratch);
         }
     });
 }
+
+PLUMB_VALUE_KERNEL(attention_cached)
 
 }  // namespace plumb::cpu::PLUMB_ISA

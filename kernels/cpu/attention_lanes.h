@@ -12,12 +12,46 @@ constexpr int64_t kKeys = kAttentionKeyBlock;
 static_assert(sizeof(KeyRanges::low) == kQueries * sizeof(int32_t));
 
 // to[d][i] = scale * from[i][d]; lanes past the last row are zero.
-PLUMB_INLINE void transpose_rows(const float* from, int64_t row, int64_t rows, int64_t size,
+template <typename T>
+PLUMB_INLINE void transpose_rows(const T* from, int64_t row, int64_t rows, int64_t size,
                                  float scale, float* to) {
-    for (int64_t d = 0; d < size; ++d) {
-        for (int64_t i = 0; i < rows; ++i) to[d * kQueries + i] = from[i * row + d] * scale;
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t d = 0; d < size; d += kLanes) {
+            float part[kLanes];
+            store(part, load_part(from + i * row + d, size - d) * splat(scale));
+            for (int64_t l = 0; l < lesser(kLanes, size - d); ++l)
+                to[(d + l) * kQueries + i] = part[l];
+        }
+    for (int64_t d = 0; d < size; ++d)
         for (int64_t i = rows; i < kQueries; ++i) to[d * kQueries + i] = 0.0F;
+}
+// to[d] = scale * from[d][i], the way back of one row.
+template <typename T>
+PLUMB_INLINE void transpose_back(const float* from, int64_t i, int64_t size, float scale, T* to) {
+    for (int64_t d = 0; d < size; d += kLanes) {
+        const int64_t lanes = size - d;
+        float part[kLanes] = {};
+        for (int64_t l = 0; l < lesser(kLanes, lanes); ++l) part[l] = from[(d + l) * kQueries + i];
+        store_part(to + d, load(part) * splat(scale), lanes);
     }
+}
+
+// Rows as floats: themselves, or widened into `to`, whole vectors each.
+struct FloatRows {
+    const float* at;
+    int64_t row;
+};
+PLUMB_INLINE FloatRows float_rows(const float* from, int64_t row, int64_t, int64_t, float*) {
+    return {from, row};
+}
+template <typename T>
+PLUMB_INLINE FloatRows float_rows(const T* from, int64_t row, int64_t rows, int64_t size,
+                                  float* to) {
+    const int64_t to_row = round_up_to(size, kLanesMax);
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t d = 0; d < size; d += kLanes)
+            store(to + i * to_row + d, load_part(from + i * row + d, size - d));
+    return {to, to_row};
 }
 
 // Completes the lanes past the last query and the extremes.

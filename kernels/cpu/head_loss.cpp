@@ -80,6 +80,7 @@ struct LossOperands {
     const float* w;
     const int32_t* targets;
     const float* weights;
+    const float* loss_scale;  // nullptr when absent
     int64_t tokens;
     int64_t hidden;
     int64_t vocabulary;
@@ -107,7 +108,8 @@ void loss_in_chunks(const LossOperands& o, const KernelArgs& args) {
     float* rows = logits + head_loss_logits_floats(chunk, o.vocabulary);
     double* row_loss = static_cast<double*>(static_cast<void*>(rows));
     float* scratch = rows + head_loss_rows_floats(chunk);
-    const double gradient_scale = o.backward ? args.scalars->inverse_weight_sum : 0.0;
+    double gradient_scale = o.backward ? args.scalars->inverse_weight_sum : 0.0;
+    if (o.loss_scale != nullptr) gradient_scale *= static_cast<double>(o.loss_scale[0]);
     for (int64_t at = 0; at < o.tokens; at += chunk) {
         const int64_t tokens = lesser(chunk, o.tokens - at);
         gemm({tokens, o.vocabulary, o.hidden, o.x + at * o.hidden, o.hidden, 1, o.w, 1, o.hidden,
@@ -134,10 +136,11 @@ void head_loss(const KernelArgs& args) noexcept {
     using O = HeadLossOperands;
     const Shape& x = args.shape[O::x];
     ASSERT(last_of(x) == last_of(args.shape[O::w]));
-    loss_in_chunks({static_cast<double*>(args.data[O::loss]), nullptr, nullptr, floats(args, O::x),
-                    floats(args, O::w), ints(args, O::targets), floats(args, O::loss_weights),
-                    rows_of(x), last_of(x), args.shape[O::w].dim[0], false},
-                   args);
+    loss_in_chunks(
+        {static_cast<double*>(args.data[O::loss]), nullptr, nullptr, floats(args, O::x),
+         floats(args, O::w), ints(args, O::targets), floats(args, O::loss_weights),
+         floats(args, O::loss_scale), rows_of(x), last_of(x), args.shape[O::w].dim[0], false},
+        args);
 }
 
 void head_loss_backward(const KernelArgs& args) noexcept {
@@ -147,7 +150,8 @@ void head_loss_backward(const KernelArgs& args) noexcept {
     loss_in_chunks(
         {static_cast<double*>(args.data[O::loss]), floats(args, O::dx), floats(args, O::dw),
          floats(args, O::x), floats(args, O::w), ints(args, O::targets),
-         floats(args, O::loss_weights), rows_of(x), last_of(x), args.shape[O::w].dim[0], true},
+         floats(args, O::loss_weights), floats(args, O::loss_scale), rows_of(x), last_of(x),
+         args.shape[O::w].dim[0], true},
         args);
 }
 

@@ -4,7 +4,8 @@
 namespace plumb::cpu::PLUMB_ISA {
 namespace {
 
-PLUMB_INLINE float mean_of(const float* x, int64_t size) {
+template <typename T>
+PLUMB_INLINE float mean_of(const T* x, int64_t size) {
     VecF sum{};
     int64_t i = 0;
     for (; i + kLanes <= size; i += kLanes) sum += load(x + i);
@@ -13,7 +14,8 @@ PLUMB_INLINE float mean_of(const float* x, int64_t size) {
 }
 
 // Mean of (x - mean)^2.
-PLUMB_INLINE float spread_of(const float* x, float mean, int64_t size) {
+template <typename T>
+PLUMB_INLINE float spread_of(const T* x, float mean, int64_t size) {
     VecF sum{};
     int64_t i = 0;
     for (; i + kLanes <= size; i += kLanes) {
@@ -21,13 +23,17 @@ PLUMB_INLINE float spread_of(const float* x, float mean, int64_t size) {
         sum += d * d;
     }
     float tail = 0;
-    for (; i < size; ++i) tail += (x[i] - mean) * (x[i] - mean);
+    for (; i < size; ++i) {
+        const float d = value_at(x + i) - mean;
+        tail += d * d;
+    }
     return (sum_lanes(sum) + tail) / static_cast<float>(size);
 }
 
+template <typename T>
 struct NormRow {
-    const float* dy;
-    const float* x;
+    const T* dy;
+    const T* x;
     const float* gamma;
     float mean;
     float rstd;
@@ -37,7 +43,8 @@ struct NormRow {
 
 // dx (+)= rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma, xhat = (x - mean) rstd; RMSNorm
 // has no mean(g).
-PLUMB_INLINE void norm_dx(const NormRow& r, float* dx, bool accumulate) {
+template <typename T>
+PLUMB_INLINE void norm_dx(const NormRow<T>& r, T* dx, bool accumulate) {
     VecF sum_g{}, sum_gx{};
     int64_t i = 0;
     for (; i < r.size; i += kLanes) {
@@ -60,7 +67,8 @@ PLUMB_INLINE void norm_dx(const NormRow& r, float* dx, bool accumulate) {
     }
 }
 
-PLUMB_INLINE void norm_dgamma(const NormRow& r, float* dgamma, float* dbeta) {
+template <typename T>
+PLUMB_INLINE void norm_dgamma(const NormRow<T>& r, float* dgamma, float* dbeta) {
     for (int64_t i = 0; i < r.size; i += kLanes) {
         const int64_t lanes = r.size - i;
         const VecF dy = load_part(r.dy + i, lanes);
@@ -72,6 +80,7 @@ PLUMB_INLINE void norm_dgamma(const NormRow& r, float* dgamma, float* dbeta) {
 
 }  // namespace
 
+template <typename T>
 void norm(const KernelArgs& args) noexcept {
     using O = NormOperands;
     const int64_t rows = rows_of(args.shape[O::x]), size = last_of(args.shape[O::x]);
@@ -84,8 +93,8 @@ void norm(const KernelArgs& args) noexcept {
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(rows, 1, team, rank);
         for (int64_t row = range.begin; row < range.end; ++row) {
-            const float* x = floats(args, O::x) + row * size;
-            float* y = floats(args, O::y) + row * size;
+            const T* x = values<T>(args, O::x) + row * size;
+            T* y = values<T>(args, O::y) + row * size;
             const float mean = layer ? mean_of(x, size) : 0.0F;
             const double square = static_cast<double>(spread_of(x, mean, size));
             const float rstd =
@@ -107,6 +116,7 @@ void norm(const KernelArgs& args) noexcept {
 
 // One pass over the rows: dx at once; gamma's and beta's gradients per block of rows in scratch,
 // whose blocks are then added in order (the blocks do not depend on the team).
+template <typename T>
 void norm_backward(const KernelArgs& args) noexcept {
     using O = NormBackwardOperands;
     const int64_t rows = rows_of(args.shape[O::x]), size = last_of(args.shape[O::x]);
@@ -128,15 +138,15 @@ void norm_backward(const KernelArgs& args) noexcept {
             if (params) __builtin_memset(sums, 0, static_cast<size_t>(2 * size) * sizeof(float));
             const int64_t end = lesser(rows, (block + 1) * kNormRowBlock);
             for (int64_t row = block * kNormRowBlock; row < end; ++row) {
-                const NormRow r{floats(args, O::dy) + row * size,
-                                floats(args, O::x) + row * size,
-                                floats(args, O::gamma),
-                                stats[2 * row],
-                                stats[2 * row + 1],
-                                size,
-                                layer};
+                const NormRow<T> r{values<T>(args, O::dy) + row * size,
+                                   values<T>(args, O::x) + row * size,
+                                   floats(args, O::gamma),
+                                   stats[2 * row],
+                                   stats[2 * row + 1],
+                                   size,
+                                   layer};
                 if (params) norm_dgamma(r, sums, sums + size);
-                norm_dx(r, floats(args, O::dx) + row * size, accumulate);
+                norm_dx(r, values<T>(args, O::dx) + row * size, accumulate);
             }
         }
 #pragma omp barrier
@@ -150,5 +160,8 @@ void norm_backward(const KernelArgs& args) noexcept {
         }
     });
 }
+
+PLUMB_VALUE_KERNEL(norm)
+PLUMB_VALUE_KERNEL(norm_backward)
 
 }  // namespace plumb::cpu::PLUMB_ISA

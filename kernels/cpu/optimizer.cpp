@@ -1,14 +1,16 @@
 #include "kernels/cpu/kernel_list.h"
+#include "kernels/cpu/master.h"
 #include "kernels/cpu/vec.h"
 
 namespace plumb::cpu::PLUMB_ISA {
 
+template <typename T>
 void add(const KernelArgs& args) noexcept {
     using O = AddOperands;
     const int64_t count = elements_of(args.shape[O::a]);
     ASSERT(elements_of(args.shape[O::b]) == count);
-    float* a = floats(args, O::a);
-    const float* b = floats(args, O::b);
+    T* a = values<T>(args, O::a);
+    const T* b = values<T>(args, O::b);
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(count, kLanesMax, team, rank);
         for (int64_t i = range.begin; i < range.end; i += kLanes) {
@@ -17,6 +19,8 @@ void add(const KernelArgs& args) noexcept {
         }
     });
 }
+
+PLUMB_VALUE_KERNEL(add)
 
 void fold(const KernelArgs& args) noexcept {
     using O = FoldOperands;
@@ -45,12 +49,31 @@ void clip(const KernelArgs& args) noexcept {
     // {low, high} * 2^-80; high < 2^63, each half exact or rounded once.
     const double low = static_cast<double>(static_cast<uint64_t>(sum[0])) * 0x1p-80;
     const double high = static_cast<double>(sum[1]) * 0x1p-16;
-    const double norm = __builtin_sqrt(high + low);
+    // A power of two: dividing by it is exact.
+    const double loss_scale =
+        args.has(O::loss_scale) ? static_cast<double>(floats(args, O::loss_scale)[0]) : 1.0;
+    const double norm = __builtin_sqrt(high + low) / loss_scale;
     const double limit = args.scalars->clip;
-    out[0] = limit > 0.0 && norm > limit ? limit / norm : 1.0;
+    out[0] = (limit > 0.0 && norm > limit ? limit / norm : 1.0) / loss_scale;
     out[1] = norm;
     out[2] = finite ? 1.0 : 0.0;
     out[3] = 0.0;
+}
+
+void loss_scale(const KernelArgs& args) noexcept {
+    using O = LossScaleOperands;
+    constexpr float kScaleMax = 0x1p24F;
+    float* state = floats(args, O::state);
+    const double* clip_4 = static_cast<const double*>(args.data[O::clip]);
+    if (clip_4[2] == 0.0) {
+        state[0] = state[0] > 2.0F ? state[0] * 0.5F : 1.0F;
+        state[1] = 0.0F;
+        return;
+    }
+    state[1] += 1.0F;
+    if (static_cast<double>(state[1]) < args.scalars->loss_scale_window) return;
+    state[0] = state[0] < kScaleMax ? state[0] * 2.0F : kScaleMax;
+    state[1] = 0.0F;
 }
 
 namespace {
@@ -66,10 +89,12 @@ struct AdamwRates {
     float eps;
 };
 
-// One pass, every array read and written once; auto-vectorised.
-void adamw_range(const AdamwRates& r, float* __restrict w, float* __restrict g, float* __restrict m,
-                 float* __restrict v, Range range) {
-    for (int64_t i = range.begin; i < range.end; ++i) {
+// One pass, every array read and written once; auto-vectorised. Never inlined: fp32 weights and
+// masters beside fewer bits go through the same instructions and so get the same bits.
+__attribute__((noinline)) void adamw_range(const AdamwRates& r, float* __restrict w,
+                                           float* __restrict g, float* __restrict m,
+                                           float* __restrict v, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
         const float gradient = g[i] * r.scale;
         const float m_next = m[i] + r.beta1_left * (gradient - m[i]);
         const float v_next = r.beta2 * v[i] + r.beta2_left * gradient * gradient;
@@ -83,6 +108,7 @@ void adamw_range(const AdamwRates& r, float* __restrict w, float* __restrict g, 
 
 }  // namespace
 
+template <typename T>
 void adamw(const KernelArgs& args) noexcept {
     using O = AdamwOperands;
     const int64_t count = elements_of(args.shape[O::w]);
@@ -101,15 +127,22 @@ void adamw(const KernelArgs& args) noexcept {
                            static_cast<float>(1.0 / __builtin_sqrt(s.bias_correction2)),
                            static_cast<float>(s.eps)};
     float* g = floats(args, O::g);
+    float* m = floats(args, O::m);
+    float* v = floats(args, O::v);
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(count, kLanesMax, team, rank);
-        if (finite)
-            adamw_range(rates, floats(args, O::w), g, floats(args, O::m), floats(args, O::v),
-                        range);
-        else
+        if (!finite) {
             __builtin_memset(g + range.begin, 0,
                              static_cast<size_t>(range.end - range.begin) * sizeof(float));
+            return;
+        }
+        each_master_block(values<T>(args, O::w), args.data[O::master], range,
+                          [&](float* master, int64_t i, int64_t lanes) {
+                              adamw_range(rates, master, g + i, m + i, v + i, lanes);
+                          });
     });
 }
+
+PLUMB_VALUE_KERNEL(adamw)
 
 }  // namespace plumb::cpu::PLUMB_ISA

@@ -4,6 +4,7 @@
 namespace plumb::cpu::PLUMB_ISA {
 
 // Angles are computed in fp64 once per token and shared by its heads.
+template <typename T>
 void rope(const KernelArgs& args) noexcept {
     using O = RopeOperands;
     const AttentionAttrs& a = args.attrs->attention;
@@ -29,7 +30,7 @@ void rope(const KernelArgs& args) noexcept {
                 sine[i] = static_cast<float>(a.inverse != 0 ? -s : s);
             }
             for (int64_t h = 0; h < heads; ++h) {
-                float* x = floats(args, O::qkv) + t * width + h * size;
+                T* x = values<T>(args, O::qkv) + t * width + h * size;
                 for (int64_t i = 0; i < half; i += kLanes) {
                     const int64_t lanes = half - i;
                     const VecF c = load_part(cosine + i, lanes), s = load_part(sine + i, lanes);
@@ -41,5 +42,7 @@ void rope(const KernelArgs& args) noexcept {
         }
     });
 }
+
+PLUMB_VALUE_KERNEL(rope)
 
 }  // namespace plumb::cpu::PLUMB_ISA

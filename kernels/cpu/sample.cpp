@@ -33,6 +33,7 @@ int64_t draw(const float* x, int64_t size, double temperature, double u) {
 
 }  // namespace
 
+template <typename T>
 void select_rows(const KernelArgs& args) noexcept {
     using O = SelectRowsOperands;
     const int64_t batch = args.shape[O::x].dim[0], tokens = args.shape[O::x].dim[1];
@@ -41,11 +42,13 @@ void select_rows(const KernelArgs& args) noexcept {
     for (int64_t b = 0; b < batch; ++b) {
         const int64_t row = ints(args, O::rows)[b];
         CHECK_NOTE(row >= 0 && row < tokens, "selected row outside the sequence");
-        __builtin_memcpy(floats(args, O::y) + b * size,
-                         floats(args, O::x) + (b * tokens + row) * size,
-                         static_cast<size_t>(size) * sizeof(float));
+        __builtin_memcpy(values<T>(args, O::y) + b * size,
+                         values<T>(args, O::x) + (b * tokens + row) * size,
+                         static_cast<size_t>(size) * sizeof(T));
     }
 }
+
+PLUMB_VALUE_KERNEL(select_rows)
 
 void sample(const KernelArgs& args) noexcept {
     using O = SampleOperands;

@@ -7,33 +7,43 @@ namespace {
 
 constexpr KernelTable make_table() {
     KernelTable t{Isa::PLUMB_ISA, {}};
-    const auto set = [&](OpKind kind, Kernel kernel) { t.kernel[static_cast<int>(kind)] = kernel; };
-    set(OpKind::embed, embed);
-    set(OpKind::embed_backward, embed_backward);
-    set(OpKind::norm, norm);
-    set(OpKind::norm_backward, norm_backward);
+    const auto set = [&](OpKind kind, Kernel f32, Kernel bf16 = nullptr, Kernel f16 = nullptr) {
+        Kernel* row = t.kernel[static_cast<int>(kind)];
+        row[value_index(Dtype::f32)] = f32;
+        row[value_index(Dtype::bf16)] = bf16;
+        row[value_index(Dtype::f16)] = f16;
+    };
+    set(OpKind::embed, embed<float>, embed<Bf16>, embed<F16>);
+    set(OpKind::embed_backward, embed_backward<float>, embed_backward<Bf16>, embed_backward<F16>);
+    set(OpKind::norm, norm<float>, norm<Bf16>, norm<F16>);
+    set(OpKind::norm_backward, norm_backward<float>, norm_backward<Bf16>, norm_backward<F16>);
     set(OpKind::matmul, matmul);
     set(OpKind::matmul_dx, matmul_dx);
     set(OpKind::matmul_dw, matmul_dw);
-    set(OpKind::gelu_backward, gelu_backward);
-    set(OpKind::swiglu, swiglu);
-    set(OpKind::swiglu_backward, swiglu_backward);
-    set(OpKind::rope, rope);
-    set(OpKind::attention, attention);
-    set(OpKind::attention_backward, attention_backward);
-    set(OpKind::attention_cached, attention_cached);
+    set(OpKind::gelu, gelu<float>, gelu<Bf16>, gelu<F16>);
+    set(OpKind::gelu_backward, gelu_backward<float>, gelu_backward<Bf16>, gelu_backward<F16>);
+    set(OpKind::swiglu, swiglu<float>, swiglu<Bf16>, swiglu<F16>);
+    set(OpKind::swiglu_backward, swiglu_backward<float>, swiglu_backward<Bf16>,
+        swiglu_backward<F16>);
+    set(OpKind::rope, rope<float>, rope<Bf16>, rope<F16>);
+    set(OpKind::attention, attention<float>, attention<Bf16>, attention<F16>);
+    set(OpKind::attention_backward, attention_backward<float>, attention_backward<Bf16>,
+        attention_backward<F16>);
+    set(OpKind::attention_cached, attention_cached<float>, attention_cached<Bf16>,
+        attention_cached<F16>);
     set(OpKind::head_loss, head_loss);
     set(OpKind::head_loss_backward, head_loss_backward);
-    set(OpKind::select_rows, select_rows);
+    set(OpKind::select_rows, select_rows<float>, select_rows<Bf16>, select_rows<F16>);
     set(OpKind::sample, sample);
-    set(OpKind::add, add);
+    set(OpKind::add, add<float>, add<Bf16>, add<F16>);
     set(OpKind::fold, fold);
     set(OpKind::grad_norm, grad_norm);
     set(OpKind::clip, clip);
-    set(OpKind::adamw, adamw);
-    set(OpKind::init, init);
+    set(OpKind::adamw, adamw<float>, adamw<Bf16>, adamw<F16>);
+    set(OpKind::loss_scale, loss_scale);
+    set(OpKind::init, init<float>, init<Bf16>, init<F16>);
     set(OpKind::zero, zero);
-    set(OpKind::digest, digest);
+    set(OpKind::digest, digest<float>, digest<Bf16>);
     return t;
 }
 

@@ -24,6 +24,8 @@ namespace plumb::cpu::PLUMB_ISA {
 
 typedef float VecF __attribute__((vector_size(PLUMB_VEC_BYTES)));
 typedef int32_t VecI __attribute__((vector_size(PLUMB_VEC_BYTES)));
+typedef uint32_t VecU __attribute__((vector_size(PLUMB_VEC_BYTES)));
+typedef uint16_t VecH __attribute__((vector_size(PLUMB_VEC_BYTES / 2)));
 typedef float Vec4 __attribute__((vector_size(16)));
 
 constexpr int64_t kLanes = PLUMB_VEC_BYTES / 4;
@@ -39,21 +41,106 @@ PLUMB_INLINE void store(float* p, VecF v) {
 PLUMB_INLINE VecF splat(float x) {
     return x - VecF{};
 }
-// The first `lanes` elements; the rest are zero, and memory beyond them is not touched.
-PLUMB_INLINE VecF load_part(const float* p, int64_t lanes) {
-    if (lanes >= kLanes) return load(p);
-    float part[kLanes] = {};
-    for (int64_t i = 0; i < lanes; ++i) part[i] = p[i];
-    return load(part);
+
+// Values in memory: float, Bf16 or F16, chosen by a kernel's template parameter. Arithmetic is
+// always fp32: load widens, store rounds.
+struct Bf16 {
+    uint16_t bits;
+};
+struct F16 {
+    uint16_t bits;
+};
+PLUMB_INLINE VecU load_halves(const void* p) {
+    VecH half;
+    __builtin_memcpy(&half, p, sizeof half);
+    return __builtin_convertvector(half, VecU);
 }
-PLUMB_INLINE void store_part(float* p, VecF v, int64_t lanes) {
+PLUMB_INLINE void store_halves(void* p, VecU v) {
+    const VecH half = __builtin_convertvector(v, VecH);
+    __builtin_memcpy(p, &half, sizeof half);
+}
+PLUMB_INLINE VecF float_of(VecU i) {
+    VecF v;
+    __builtin_memcpy(&v, &i, sizeof v);
+    return v;
+}
+PLUMB_INLINE VecU unsigned_of(VecF v) {
+    VecU i;
+    __builtin_memcpy(&i, &v, sizeof i);
+    return i;
+}
+PLUMB_INLINE VecF load(const Bf16* p) {
+    return float_of(load_halves(p) << 16);
+}
+// Rounds to nearest, ties away from zero; NaN stays NaN (adding could carry it into the sign).
+PLUMB_INLINE VecU bf16_bits(VecF v) {
+    const VecU rounded = (unsigned_of(v) + 0x8000U) >> 16;
+    return v == v ? rounded : (VecU{} + 0x7FC0U);
+}
+PLUMB_INLINE void store(Bf16* p, VecF v) {
+    store_halves(p, bf16_bits(v));
+}
+// The exponent moves from bias 15 to 127 by a multiplication, which also normalises subnormals;
+// infinity and NaN keep all exponent bits.
+PLUMB_INLINE VecF load(const F16* p) {
+    const VecU half = load_halves(p);
+    const VecU magnitude = (half & 0x7FFFU) << 13;
+    const VecU scaled = unsigned_of(float_of(magnitude) * splat(0x1p112F));
+    const VecU special = magnitude >= (0x7C00U << 13) ? VecU{} + 0x7F800000U : VecU{};
+    return float_of(scaled | special | (half & 0x8000U) << 16);
+}
+// IEEE 754 round to nearest, ties to even: subnormal results by adding 1/2, whose last bit is that
+// of the smallest subnormal; normal ones by adding to the bits that are cut off.
+PLUMB_INLINE VecU f16_bits(VecF v) {
+    const VecU bits = unsigned_of(v);
+    const VecU sign = bits & 0x80000000U;
+    const VecU magnitude = bits ^ sign;
+    const VecU small = unsigned_of(float_of(magnitude) + splat(0.5F)) - 0x3F000000U;
+    const VecU odd = (magnitude >> 13) & 1U;
+    const VecU normal = (magnitude - (112U << 23) + 0xFFFU + odd) >> 13;
+    VecU half = magnitude < 0x38800000U ? small : normal;       // 2^-14
+    half = magnitude >= 0x47800000U ? VecU{} + 0x7C00U : half;  // 2^16
+    half = magnitude > 0x7F800000U ? VecU{} + 0x7E00U : half;
+    return half | sign >> 16;
+}
+PLUMB_INLINE void store(F16* p, VecF v) {
+    store_halves(p, f16_bits(v));
+}
+// What a value is after it was stored.
+PLUMB_INLINE VecF rounded_as(const float*, VecF v) {
+    return v;
+}
+template <typename T>
+PLUMB_INLINE VecF rounded_as(const T*, VecF v) {
+    T part[kLanes];
+    store(part, v);
+    return load(static_cast<const T*>(part));
+}
+
+// The first `lanes` elements; the rest are zero, and memory beyond them is not touched.
+template <typename T>
+PLUMB_INLINE VecF load_part(const T* p, int64_t lanes) {
+    if (lanes >= kLanes) return load(p);
+    T part[kLanes] = {};
+    for (int64_t i = 0; i < lanes; ++i) part[i] = p[i];
+    return load(static_cast<const T*>(part));
+}
+template <typename T>
+PLUMB_INLINE void store_part(T* p, VecF v, int64_t lanes) {
     if (lanes >= kLanes) {
         store(p, v);
         return;
     }
-    float part[kLanes];
+    T part[kLanes];
     store(part, v);
     for (int64_t i = 0; i < lanes; ++i) p[i] = part[i];
+}
+PLUMB_INLINE float value_at(const float* p) {
+    return *p;
+}
+template <typename T>
+PLUMB_INLINE float value_at(const T* p) {
+    return load_part(p, 1)[0];
 }
 PLUMB_INLINE VecF max_of(VecF a, VecF b) {
     return a > b ? a : b;
@@ -83,7 +170,8 @@ PLUMB_INLINE float max_lanes(VecF v) {
     for (int64_t i = 1; i < kLanes; ++i) max = part[i] > max ? part[i] : max;
     return max;
 }
-PLUMB_INLINE float dot(const float* a, const float* b, int64_t size) {
+template <typename T>
+PLUMB_INLINE float dot(const T* a, const T* b, int64_t size) {
     VecF sum{};
     for (int64_t i = 0; i < size; i += kLanes)
         sum += load_part(a + i, size - i) * load_part(b + i, size - i);
@@ -143,6 +231,10 @@ PLUMB_INLINE int64_t rows_of(const Shape& shape) {
 }
 PLUMB_INLINE float* floats(const KernelArgs& args, int operand) {
     return static_cast<float*>(args.data[operand]);
+}
+template <typename T>
+PLUMB_INLINE T* values(const KernelArgs& args, int operand) {
+    return static_cast<T*>(args.data[operand]);
 }
 PLUMB_INLINE const int32_t* ints(const KernelArgs& args, int operand) {
     return static_cast<const int32_t*>(args.data[operand]);

@@ -15,6 +15,18 @@ namespace plumb {
 // whole micro-batch gradients in their order, so that the layout cannot change a bit).
 enum class Reduction : int32_t { fast, exact };
 
+// What the backward computes again instead of the forward saving it. None changes a bit.
+//   selective  outputs of the blocks' norms and of their activation function
+//   attention  the core attention (Megatron's "selective"): q, k, v are saved, its output is not
+//   block      everything but one boundary every `blocks` blocks
+enum class RecomputeKind : int32_t { none, selective, attention, block };
+struct Recompute {
+    RecomputeKind kind = RecomputeKind::none;
+    int64_t blocks = 0;  // K of block:K; 0 for the other kinds
+
+    bool operator==(const Recompute&) const = default;
+};
+
 struct LayoutSpec {
     int64_t data = 1;
     int64_t pipeline = 1;
@@ -24,7 +36,7 @@ struct LayoutSpec {
     int64_t zero = 0;
     Reduction reduction = Reduction::fast;
     std::string schedule = "1f1b";
-    int64_t recompute_blocks = 0;  // recompute = "block:K" is K: one boundary kept every K; 0: none
+    Recompute recompute;
 
     bool operator==(const LayoutSpec&) const = default;
     int64_t rank_count() const { return data * pipeline * tensor * context * expert; }

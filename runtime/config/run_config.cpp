@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "runtime/base/checked.h"
@@ -177,6 +178,8 @@ void complete_run(RunConfig& config, const std::string& where) {
     if (train.loss_chunk > micro_batch_tokens)
         bad(where, "train.loss_chunk is {}; it must be at most the tokens of a micro-batch, {}",
             train.loss_chunk, micro_batch_tokens);
+    if (std::exp2(std::round(std::log2(train.loss_scale))) != train.loss_scale)
+        bad(where, "train.loss_scale is {}; it must be a power of two", train.loss_scale);
     if (train.min_lr > train.lr)
         bad(where, "train.min_lr is {}; it must be at most train.lr, {}", train.min_lr, train.lr);
     if (train.warmup_steps == -1) train.warmup_steps = std::min<int64_t>(20, train.steps);

@@ -1,7 +1,7 @@
 // One run: the tables [batch], [train], [data], [checkpoint], [generate] and [run] of a run file.
 // The initial values here are the defaults that --help prints; ranges, units and help stand in
 // settings.cpp. After load_run nothing here means "automatic" any more, except run.threads and
-// run.memory, which only the machine can answer.
+// run.memory and dtypes, which only the machine can answer.
 // Path: cold.
 #pragma once
 
@@ -12,7 +12,10 @@
 namespace plumb {
 
 enum class LrSchedule : int32_t { cosine, linear, constant, wsd };
-enum class TrainDtype : int32_t { fp32 };
+// The dtype of weights and activations. bf16 and fp16 are mixed precision: sums, statistics,
+// gradients of weights, moments and masters stay fp32. automatic: what suits the device; it is
+// resolved where the device is known (runtime/engine/session.h), before anything is planned.
+enum class ComputeDtype : int32_t { automatic, fp32, bf16, fp16 };
 
 struct BatchSpec {
     int64_t sequence_length = 0;  // tokens; as read, 0: max_position_embeddings
@@ -29,7 +32,9 @@ struct TrainSpec {
     int64_t steps = 200;
     int64_t stop_at = 0;  // save and end early at this step; 0: never
     int64_t seed = 1;
-    TrainDtype dtype = TrainDtype::fp32;
+    ComputeDtype dtype = ComputeDtype::automatic;
+    double loss_scale = 65536;        // fp16: at the start; a power of two
+    int64_t loss_scale_window = 2000;  // fp16: finite steps after which it doubles
     double lr = 6e-4;
     double min_lr = 6e-5;
     int64_t warmup_steps = -1;  // as read, -1: 20, or steps if that is less
@@ -70,6 +75,7 @@ struct CheckpointSpec {
 struct GenerateSpec {
     int64_t context = 0;        // tokens the cache holds; as read, 0: max_position_embeddings
     int64_t prefill_chunk = 0;  // tokens of the prompt per pass; as read, 0: 64 or the context
+    ComputeDtype dtype = ComputeDtype::automatic;  // automatic: train.dtype
 
     bool operator==(const GenerateSpec&) const = default;
 };

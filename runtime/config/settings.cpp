@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::array<const char*, 2> kModelTypes = {"gpt2", "llama"};
 constexpr std::array<const char*, 2> kReductions = {"fast", "exact"};
+constexpr std::array<const char*, 4> kDtypes = {"auto", "fp32", "bf16", "fp16"};
+constexpr std::array<const char*, 3> kRecomputeKinds = {"none", "selective", "attention"};
 constexpr std::array<const char*, 4> kLrSchedules = {"cosine", "linear", "constant", "wsd"};
 
 [[noreturn]] void not_supported(const std::string& where, std::string_view key,
@@ -53,11 +55,12 @@ void parse_lr_schedule(RunConfig& c, const std::string& text, const std::string&
     c.run.train.lr_schedule = choose<LrSchedule>(kLrSchedules, text, where, "train.lr_schedule");
 }
 
-void parse_dtype(RunConfig& c, const std::string& text, const std::string& where) {
-    if (text == "bf16" || text == "fp16")
-        not_supported(where, "train.dtype", quote(text), "\"fp32\"");
-    if (text != "fp32") not_a_value(where, "train.dtype", text, "fp32");
-    c.run.train.dtype = TrainDtype::fp32;
+void parse_train_dtype(RunConfig& c, const std::string& text, const std::string& where) {
+    c.run.train.dtype = choose<ComputeDtype>(kDtypes, text, where, "train.dtype");
+}
+
+void parse_generate_dtype(RunConfig& c, const std::string& text, const std::string& where) {
+    c.run.generate.dtype = choose<ComputeDtype>(kDtypes, text, where, "generate.dtype");
 }
 
 void parse_schedule(RunConfig& c, const std::string& text, const std::string& where) {
@@ -68,10 +71,9 @@ void parse_schedule(RunConfig& c, const std::string& text, const std::string& wh
 }
 
 void parse_recompute(RunConfig& c, const std::string& text, const std::string& where) {
-    if (text == "selective")
-        not_supported(where, "layout.recompute", quote(text), "\"none\" and \"block:K\"");
-    if (text == "none") {
-        c.layout.recompute_blocks = 0;
+    for (size_t i = 0; i < kRecomputeKinds.size(); ++i) {
+        if (text != kRecomputeKinds[i]) continue;
+        c.layout.recompute = {static_cast<RecomputeKind>(i), 0};
         return;
     }
     int64_t blocks = 0;
@@ -80,13 +82,17 @@ void parse_recompute(RunConfig& c, const std::string& text, const std::string& w
     const auto parsed = is_block ? std::from_chars(text.data() + std::strlen("block:"), end, blocks)
                                  : std::from_chars_result{end, std::errc::invalid_argument};
     if (parsed.ec != std::errc() || parsed.ptr != end || blocks < 1 || blocks > (1 << 16))
-        not_a_value(where, "layout.recompute", text, "none or block:K with K from 1 to 65536");
-    c.layout.recompute_blocks = blocks;
+        not_a_value(where, "layout.recompute", text,
+                    fmt::format("one of {}, or block:K with K from 1 to 65536",
+                                fmt::join(kRecomputeKinds, ", ")));
+    c.layout.recompute = {RecomputeKind::block, blocks};
 }
 
 std::string print_recompute(const RunConfig& c) {
-    const int64_t blocks = c.layout.recompute_blocks;
-    return blocks == 0 ? "\"none\"" : fmt::format("\"block:{}\"", blocks);
+    const Recompute& recompute = c.layout.recompute;
+    if (recompute.kind == RecomputeKind::block)
+        return fmt::format("\"block:{}\"", recompute.blocks);
+    return quote(kRecomputeKinds[static_cast<size_t>(recompute.kind)]);
 }
 
 // Largest values: token ids are int32; the others keep every product of a transformer's sizes
@@ -211,9 +217,11 @@ std::vector<Setting> layout_settings() {
          CodedField{parse_recompute, print_recompute},
          layout,
          {},
-         "none, block:K",
-         "forward again instead of storing: keep one boundary every K blocks",
-         "Megatron: recompute_method, recompute_num_layers"},
+         "none, selective, attention, block:K",
+         "computed again instead of stored: outputs of norms and activation functions, the core "
+         "attention, or all but one boundary every K blocks",
+         "Megatron: recompute_granularity (attention: selective, block:K: full), "
+         "recompute_num_layers"},
     };
 }
 
@@ -234,11 +242,18 @@ std::vector<Setting> train_settings() {
         {"train.seed", FIELD(run.train.seed), training, range(0, 9e18), "",
          "key of initial weights, data order and samples"},
         {"train.dtype",
-         CodedField{parse_dtype, [](const RunConfig&) { return std::string("\"fp32\""); }},
+         CodedField{parse_train_dtype,
+                    [](const RunConfig& c) { return name_of(kDtypes, c.run.train.dtype); }},
          training,
          {},
-         "fp32",
-         "type of computation and state"},
+         "auto, fp32, bf16, fp16",
+         "weights and activations; bf16 and fp16 keep fp32 masters; auto: bf16 where the CPU has "
+         "AVX-512 BF16, otherwise fp32"},
+        {"train.loss_scale", FIELD(run.train.loss_scale), training, range(1, 16777216), "",
+         "fp16: factor of the loss at the start, a power of two; halved by a step that is not "
+         "finite"},
+        {"train.loss_scale_window", FIELD(run.train.loss_scale_window), training,
+         range(1, 1 << 24), "steps", "fp16: finite steps after which the loss scale doubles"},
         {"train.lr", FIELD(run.train.lr), training, range(0, 100), "", "largest learning rate"},
         {"train.min_lr", FIELD(run.train.min_lr), training, range(0, 100), "",
          "learning rate at the end; at most lr"},
@@ -312,6 +327,13 @@ std::vector<Setting> process_settings() {
          "max_position_embeddings"},
         {"generate.prefill_chunk", FIELD(run.generate.prefill_chunk), layout, range(0, 1 << 20),
          "tokens", "tokens of a prompt per pass, at most the context; 0: 64"},
+        {"generate.dtype",
+         CodedField{parse_generate_dtype,
+                    [](const RunConfig& c) { return name_of(kDtypes, c.run.generate.dtype); }},
+         layout,
+         {},
+         "auto, fp32, bf16, fp16",
+         "weights, activations and cache of plumb-infer; auto: those of the training"},
         {"run.device",
          FIELD(run.run.device),
          layout,

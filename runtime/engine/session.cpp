@@ -1,5 +1,7 @@
 #include "runtime/engine/session.h"
 
+#include <map>
+
 #include "formats/checkpoint_writer.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
@@ -11,7 +13,8 @@ namespace plumb {
 StagingBytes checkpoint_staging(const RunConfig& config) {
     const int64_t chunk_bytes = config.run.checkpoint.chunk_bytes;
     const CodecStagingBytes codec = codec_staging_bytes(chunk_bytes);
-    const std::vector<TensorRecord> records = state_records(model_parameters(config.model), true);
+    const std::vector<TensorRecord> records = state_records(
+        model_parameters(config.model), true, program_dtype(config, Purpose::train));
     StagingBytes staging;
     staging.raw = codec.raw;
     staging.planes = codec.planes;
@@ -35,14 +38,40 @@ DeviceRecord device_of(const RunConfig& config) {
     return record;
 }
 
+RunConfig resolved(RunConfig config) {
+    ComputeDtype& dtype = config.run.train.dtype;
+    if (dtype == ComputeDtype::automatic)
+        dtype = computes_in_bf16(device_of(config)) ? ComputeDtype::bf16 : ComputeDtype::fp32;
+    return config;
+}
+
 ProgramInputs program_inputs(const RunConfig& config) {
     return {cpu_traits(), device_of(config), checkpoint_staging(config)};
 }
 
+Plan plan_of(const RunConfig& config, Purpose purpose) {
+    const ProgramInputs inputs = program_inputs(config);
+    return make_plan(build_program(config, inputs, purpose), inputs.device);
+}
+
+PlanWith plans_with(const std::string& name, const std::vector<std::string>& overrides,
+                    Purpose purpose) {
+    std::map<std::string, Plan> made;
+    return [=](const std::string& setting) mutable -> const Plan& {
+        auto at = made.find(setting);
+        if (at == made.end()) {
+            std::vector<std::string> more = overrides;
+            more.push_back(setting);
+            at = made.emplace(setting, plan_of(load_run(name, more), purpose)).first;
+        }
+        return at->second;
+    };
+}
+
 Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes)
-    : config_(config),
+    : config_(resolved(config)),
       device_(device_of(config)),
-      program_(build_program(config, program_inputs(config), purpose)),
+      program_(build_program(config_, program_inputs(config_), purpose)),
       plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory),
       executor_(program_, plan_, arenas_, kernel_table(device_.isa), device_.threads) {

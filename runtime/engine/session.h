@@ -6,6 +6,7 @@
 
 #include "runtime/exec/executor.h"
 #include "runtime/models/model_program.h"
+#include "runtime/plan/budget.h"
 
 namespace plumb {
 
@@ -16,8 +17,19 @@ StagingBytes checkpoint_staging(const RunConfig& config);
 // for an unknown name.
 DeviceRecord device_of(const RunConfig& config);
 
+// Settles what a configuration leaves to the device: train.dtype = auto is bf16 where the device
+// computes in it, otherwise fp32. Everything below wants resolved settings; Session resolves its.
+RunConfig resolved(RunConfig config);
+
 // Traits, device and staging of a configuration, as build_program wants them.
 ProgramInputs program_inputs(const RunConfig& config);
+
+// What a session of this configuration would reserve (without red zones); reserves nothing.
+Plan plan_of(const RunConfig& config, Purpose purpose);
+
+// Plans of the run of load_run(name, overrides) with one more override, each made once.
+PlanWith plans_with(const std::string& name, const std::vector<std::string>& overrides,
+                    Purpose purpose);
 
 // Bytes that the checked build keeps between tensors to see stray writes.
 #ifdef PLUMB_CHECKED

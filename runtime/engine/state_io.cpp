@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -91,14 +92,18 @@ StateIo::StateIo(Session& session)
       run_(fresh_uuid()) {
     const Program& program = session.program();
     const bool trains = program.section(SectionKind::forward) >= 0;
-    records_ = state_records(program.params, trains);
+    const Purpose purpose = trains ? Purpose::train : Purpose::generate;
+    records_ = state_records(program.params, trains, program_dtype(session.config(), purpose));
+    const auto add = [&](TensorId id) {
+        if (id != kNoTensor) data_.push_back(session_.executor().data<char>(id));
+    };
     for (const Param& param : program.params) {
-        const auto add = [&](TensorId id) { data_.push_back(session_.executor().data<char>(id)); };
         add(param.weight);
-        if (!trains || !param.trainable) continue;
+        add(param.master);
         add(param.moment1);
         add(param.moment2);
     }
+    add(program.io.loss_scale);
     CHECK(data_.size() == records_.size());
     throw_if_failed(check_codec_contexts());
 }
@@ -217,6 +222,55 @@ std::string StateIo::set_aside(const std::string& path) {
     return fmt::format("; {}", status.message);
 }
 
+// Index of a tensor of this shape, -1 when the checkpoint has none.
+int64_t StateIo::find_tensor(const CheckpointReader& reader, const char* stream,
+                             const std::string& name, const Shape& shape) const {
+    const int64_t tensor = reader.find(stream, name);
+    if (tensor >= 0 && !(tensor_shape(reader.tensor(tensor)) == shape))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint {}: {} has another shape", reader.path(), name));
+    return tensor;
+}
+
+// Weight and master from what the checkpoint has of them, converted where its dtype is another.
+void StateIo::load_weights(CheckpointReader& reader, const Param& param,
+                           const CodecStaging& staging) {
+    const auto at = [&](TensorId id) {
+        return id == kNoTensor ? nullptr : session_.executor().data<char>(id);
+    };
+    const Dtype dtype = session_.program().tensors[static_cast<size_t>(param.weight)].dtype;
+    const WeightPlace place{dtype, at(param.weight), at(param.master)};
+    const auto find = [&](const char* stream) {
+        return find_tensor(reader, stream, param.name, param.shape);
+    };
+    const int64_t weight = find("param");
+    if (weight < 0)
+        throw Error(ExitCode::bad_input,
+                    fmt::format("checkpoint {} has no param of {}", reader.path(), param.name));
+    // Inference reads params alone.
+    const bool trains = param.moment1 != kNoTensor;
+    const int64_t full = trains ? find("master") : -1;
+    const int64_t low = trains && full < 0 ? find("master_lo") : -1;
+    const int64_t rest = dtype == Dtype::bf16 ? low : full;
+    const bool same = tensor_dtype(reader.tensor(weight)) == dtype;
+    if (same && (place.master == nullptr ? full < 0 : rest >= 0)) {
+        reader.read_tensor(weight, place.weight, staging);
+        if (place.master != nullptr) reader.read_tensor(rest, place.master, staging);
+        return;
+    }
+    constexpr int64_t kBlock = int64_t{1} << 20;  // a few chunks, so that few are decoded twice
+    std::vector<uint32_t> block(static_cast<size_t>(kBlock));
+    for (const int64_t tensor : {full >= 0 ? full : weight, low}) {
+        if (tensor < 0) continue;
+        const TensorRecord& record = reader.tensor(tensor);
+        for (int64_t first = 0; first < param.elements(); first += kBlock) {
+            const int64_t count = std::min(kBlock, param.elements() - first);
+            reader.read_span(tensor, first, count, block.data(), staging);
+            put_weights(place, first, count, record.stream, tensor_dtype(record), block.data());
+        }
+    }
+}
+
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
     const std::string settings(reader.settings());
     // Both hashed by this program: the saved hash does not know of settings that came later, whose
@@ -241,16 +295,19 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
                                 reader.header().chunk_bytes_max));
     const CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
     session_.run_phase(PhaseKind::load);
+    for (const Param& param : session_.program().params) load_weights(reader, param, staging);
     for (size_t i = 0; i < records_.size(); ++i) {
-        const int64_t tensor = reader.find(records_[i].stream, records_[i].name);
-        if (tensor < 0)
-            throw Error(ExitCode::bad_input,
-                        fmt::format("checkpoint {} has no {} of {}", reader.path(),
-                                    records_[i].stream, records_[i].name));
-        if (!(tensor_shape(reader.tensor(tensor)) == tensor_shape(records_[i])))
-            throw Error(ExitCode::bad_input, fmt::format("checkpoint {}: {} has another shape",
-                                                         reader.path(), records_[i].name));
-        reader.read_tensor(tensor, const_cast<void*>(data_[i]), staging);
+        const TensorRecord& record = records_[i];
+        const std::string_view stream = record.stream;
+        if (stream == "param" || stream == "master" || stream == "master_lo") continue;
+        const int64_t tensor =
+            find_tensor(reader, record.stream, record.name, tensor_shape(record));
+        // A run that was not fp16 before has no loss scale yet: it starts as a new run's.
+        if (tensor < 0 && stream == "state") continue;
+        if (tensor < 0 || tensor_dtype(reader.tensor(tensor)) != Dtype::f32)
+            throw Error(ExitCode::bad_input, fmt::format("checkpoint {} has no fp32 {} of {}",
+                                                         reader.path(), record.stream, record.name));
+        reader.read_tensor(tensor, data_[i], staging);
     }
     report->record = reader.record();
     report->digest = reader.header().state_digest;

@@ -74,6 +74,9 @@ class StateIo {
 
   private:
     void lock_folder();
+    int64_t find_tensor(const CheckpointReader& reader, const char* stream, const std::string& name,
+                        const Shape& shape) const;
+    void load_weights(CheckpointReader& reader, const Param& param, const CodecStaging& staging);
     void load_tensors(CheckpointReader& reader, LoadReport* report);
     std::string set_aside(const std::string& path);
     CodecStaging staging(OpKind kind, ByteSpan* index) const;
@@ -82,7 +85,7 @@ class StateIo {
     std::string directory_;
     std::string settings_;
     std::vector<TensorRecord> records_;
-    std::vector<const void*> data_;  // by record: where it lies in the arenas
+    std::vector<void*> data_;  // by record: where it lies in the arenas
     Hash128 model_hash_;
     Hash128 training_hash_;
     Hash128 layout_hash_;

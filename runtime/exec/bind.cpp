@@ -39,7 +39,7 @@ std::vector<BoundOp> bind_ops(const Program& program, const Plan& plan,
     bound.reserve(program.ops.size());
     for (const Op& op : program.ops) {
         BoundOp record;
-        record.kernel = kernels.kernel[static_cast<size_t>(op.kind)];
+        record.kernel = kernels.kernel[static_cast<size_t>(op.kind)][value_index(op.dtype)];
         CHECK_NOTE(record.kernel != nullptr || op.lane == Lane::host, op_row(op.kind).name);
         record.attrs = op.attrs;
         record.operand_count = op.operand_count;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/base/check.h"
 #include "runtime/base/digest.h"
 #include "runtime/base/random.h"
 #include "runtime/models/transformer.h"
@@ -27,8 +28,9 @@ class Recorder {
           inputs_(inputs),
           trains_(purpose == Purpose::train),
           exact_(config.layout.reduction == Reduction::exact),
+          dtype_(program_dtype(config, purpose)),
           b_(inputs.traits, inputs.device),
-          model_(b_, config.model, StateNeeds{trains_, trains_ && exact_}) {}
+          model_(b_, config.model, StateNeeds{trains_, trains_ && exact_, dtype_}) {}
 
     Program run() {
         Program& program = b_.program();
@@ -68,6 +70,8 @@ class Recorder {
         io().loss_weights = b_.tensor("loss_weights", Dtype::f32, row, Role::io_row);
         io().positions = b_.tensor("positions", Dtype::i32, row, Role::io_row);
         io().segment_start = b_.tensor("segment_start", Dtype::i32, row, Role::io_row);
+        if (dtype_ == Dtype::f16)
+            io().loss_scale = b_.tensor("loss_scale", Dtype::f32, make_shape(2), Role::state);
     }
 
     // Gradients are zero between uses; this makes them so for the first time.
@@ -90,12 +94,20 @@ class Recorder {
             attrs.state.key = random_key(seed, param.name);
             attrs.state.std = param.init.deviation;
             attrs.state.value = param.init.constant;
-            b_.record(OpKind::init, attrs, {param.weight});
+            b_.record(OpKind::init, attrs, {param.weight, param.master});
         }
         for (const Unit& unit : std::vector<Unit>(b_.program().units)) {
             if (unit.grad == kNoTensor) continue;
             b_.record(OpKind::zero, {}, {unit.moment1});
             b_.record(OpKind::zero, {}, {unit.moment2});
+        }
+        if (io().loss_scale != kNoTensor) {
+            b_.record(OpKind::zero, {}, {io().loss_scale});
+            Attrs attrs;
+            attrs.state = {};
+            attrs.state.value = config_.run.train.loss_scale;
+            b_.record(OpKind::init, attrs,
+                      {b_.view("loss_scale.scale", io().loss_scale, make_shape(1), 0), kNoTensor});
         }
         zero_gradients();
         b_.end_section();
@@ -131,14 +143,14 @@ class Recorder {
 
     void record_loss(TensorId x) {
         b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights,
-                     config_.run.train.loss_chunk);
+                     io().loss_scale, config_.run.train.loss_chunk);
     }
 
     void record_step() {
         StepSections sections;
         sections.forward = b_.begin_section(SectionKind::forward, "forward");
-        record_loss(model_.hidden(io().tokens, io().positions, over_sequence(),
-                                  config_.layout.recompute_blocks));
+        record_loss(
+            model_.hidden(io().tokens, io().positions, over_sequence(), config_.layout.recompute));
         b_.end_section();
         const std::vector<TapeEntry> tape = b_.take_tape();
         sections.backward = b_.begin_section(SectionKind::backward, "backward");
@@ -150,7 +162,7 @@ class Recorder {
             b_.end_section();
         }
         sections.update = b_.begin_section(SectionKind::update, "update");
-        record_update(b_, io().grad_sum, io().clip);
+        record_update(b_, io().grad_sum, io().clip, io().loss_scale);
         b_.end_section();
         add_phase(PhaseKind::step, single_stage_step(sections, b_.program().micro_batch_count));
         count_slots(b_.program().phases.back().entries, b_.program().slot_count);
@@ -169,20 +181,27 @@ class Recorder {
     void record_save() {
         const SectionId section = b_.begin_section(SectionKind::save, "save");
         bool begin = true;
-        const auto add = [&](const char* stream, const std::string& name, TensorId id) {
+        const auto add = [&](const char* stream, const std::string& name, TensorId id,
+                             TensorId low = kNoTensor) {
             Attrs attrs;
             attrs.state = {};
             attrs.state.key = digest_key(stream, name);
             attrs.state.begin = begin ? 1 : 0;
             begin = false;
-            b_.record(OpKind::digest, attrs, {io().digest, id});
+            b_.record(OpKind::digest, attrs, {io().digest, id, low});
         };
         for (const Param& param : std::vector<Param>(b_.program().params)) {
-            add("param", param.name, param.weight);
+            // The 32-bit masters: fp32 weights, the pair with bf16 weights, beside fp16 weights.
+            const bool pair = b_.at(param.weight).dtype == Dtype::bf16;
+            if (pair || param.master == kNoTensor)
+                add("param", param.name, param.weight, param.master);
+            else
+                add("param", param.name, param.master);
             if (param.moment1 == kNoTensor) continue;
             add("moment1", param.name, param.moment1);
             add("moment2", param.name, param.moment2);
         }
+        if (io().loss_scale != kNoTensor) add("state", "loss_scale", io().loss_scale);
         record_codec(OpKind::checkpoint_write, 0, inputs_.staging.index);
         b_.end_section();
         add_phase(PhaseKind::save, {entry(section)});
@@ -209,8 +228,8 @@ class Recorder {
         const Shape cache = make_shape(1, context, model.num_key_value_heads, model.head_dim);
         for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
             const std::string prefix = "block." + std::to_string(layer) + ".";
-            keys.push_back(b_.tensor(prefix + "keys", Dtype::f32, cache, Role::kv_cache));
-            values.push_back(b_.tensor(prefix + "values", Dtype::f32, cache, Role::kv_cache));
+            keys.push_back(b_.tensor(prefix + "keys", dtype_, cache, Role::kv_cache));
+            values.push_back(b_.tensor(prefix + "values", dtype_, cache, Role::kv_cache));
         }
         const auto pass = [&](TensorId tokens, TensorId positions) {
             return model_.hidden(tokens, positions, [&](int64_t layer, TensorId qkv) {
@@ -220,7 +239,10 @@ class Recorder {
             });
         };
         const auto finish = [&](TensorId last) {
-            b_.record(OpKind::matmul, {},
+            // Logits are sampled from in fp32.
+            Attrs attrs;
+            attrs.matmul = {Activation::none, 0, dtype_ == Dtype::f32 ? 0 : 1};
+            b_.record(OpKind::matmul, attrs,
                       {io().logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
             b_.record(OpKind::sample, {}, {io().next_token, io().logits});
         };
@@ -239,11 +261,25 @@ class Recorder {
     const ProgramInputs& inputs_;
     bool trains_;
     bool exact_;
+    Dtype dtype_;
     Builder b_;
     Transformer model_;
 };
 
 }  // namespace
+
+Dtype program_dtype(const RunConfig& config, Purpose purpose) {
+    ComputeDtype dtype = config.run.train.dtype;
+    if (purpose != Purpose::train && config.run.generate.dtype != ComputeDtype::automatic)
+        dtype = config.run.generate.dtype;
+    CHECK_NOTE(dtype != ComputeDtype::automatic, "the dtype is not resolved");
+    return dtype == ComputeDtype::bf16 ? Dtype::bf16
+                                       : dtype == ComputeDtype::fp16 ? Dtype::f16 : Dtype::f32;
+}
+
+const char* value_dtype_name(Dtype dtype) {
+    return dtype == Dtype::bf16 ? "bf16" : dtype == Dtype::f16 ? "fp16" : "fp32";
+}
 
 Program build_program(const RunConfig& config, const ProgramInputs& inputs, Purpose purpose) {
     return Recorder(config, inputs, purpose).run();
@@ -253,7 +289,7 @@ std::vector<Param> model_parameters(const ModelSpec& model) {
     const KernelTraits none{
         "none", [](const Op&, const Shape*, const DeviceRecord&) { return int64_t{0}; }};
     Builder builder(none, DeviceRecord{});
-    const Transformer transformer(builder, model, StateNeeds{false, false});
+    const Transformer transformer(builder, model, StateNeeds{false, false, Dtype::f32});
     return std::move(builder.program().params);
 }
 

@@ -22,6 +22,11 @@ struct StagingBytes {
     int64_t index = 0;  // all chunk records of a save
 };
 
+// The value dtype of a program. Settings must be resolved (runtime/engine/session.h).
+Dtype program_dtype(const RunConfig& config, Purpose purpose);
+// As settings spell it: "fp32", "bf16", "fp16".
+const char* value_dtype_name(Dtype dtype);
+
 struct ProgramInputs {
     const KernelTraits& traits;
     DeviceRecord device;

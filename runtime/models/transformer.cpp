@@ -1,6 +1,5 @@
 #include "runtime/models/transformer.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace plumb {
@@ -132,32 +131,50 @@ AttentionAttrs Transformer::attention_attrs() const {
     return attrs;
 }
 
+template <typename Record>
+TensorId Transformer::segment(bool again, Record record) {
+    if (again) b_.recompute_begin();
+    const TensorId y = record();
+    if (again) b_.recompute_end();
+    return y;
+}
+
+// A segment holds what is recomputed and the matmul that consumes it: its product leaves the
+// segment, so it is saved and not made again, while nothing else outlives the forward.
 TensorId Transformer::attention_part(TensorId x, const Block& block, int64_t layer,
-                                     TensorId positions, const Attend& attend) {
+                                     TensorId positions, const Attend& attend,
+                                     RecomputeKind recompute) {
     const TensorId w = b_.weight({block.q.weight, block.k.weight, block.v.weight});
     const TensorId qkv_bias =
         block.q.bias < 0 ? kNoTensor : b_.weight({block.q.bias, block.k.bias, block.v.bias});
-    const TensorId qkv = b_.matmul(norm(x, block.norm1), w, qkv_bias);
+    const TensorId qkv = segment(recompute == RecomputeKind::selective,
+                                 [&] { return b_.matmul(norm(x, block.norm1), w, qkv_bias); });
     if (family_.rope) b_.rope(qkv, positions, attention_attrs());
-    return b_.matmul(attend(layer, qkv), b_.weight(block.out.weight), bias(block.out), x);
+    return segment(recompute == RecomputeKind::attention, [&] {
+        return b_.matmul(attend(layer, qkv), b_.weight(block.out.weight), bias(block.out), x);
+    });
 }
 
-TensorId Transformer::mlp_part(TensorId x, const Block& block) {
-    const TensorId y = norm(x, block.norm2);
-    TensorId h = kNoTensor;
-    if (family_.gated_mlp) {
+TensorId Transformer::mlp_part(TensorId x, const Block& block, RecomputeKind recompute) {
+    const bool again = recompute == RecomputeKind::selective;
+    // GELU is an epilogue of its matmul, except where it must be computed again without it.
+    const TensorId h = segment(again, [&] {
+        const TensorId y = norm(x, block.norm2);
+        if (!family_.gated_mlp)
+            return b_.matmul(y, b_.weight(block.up.weight), bias(block.up), kNoTensor,
+                             again ? Activation::none : Activation::gelu_tanh);
         const TensorId gate_up_bias =
             block.up.bias < 0 ? kNoTensor : b_.weight({block.gate.bias, block.up.bias});
-        h = b_.swiglu(b_.matmul(y, b_.weight({block.gate.weight, block.up.weight}), gate_up_bias));
-    } else {
-        h = b_.matmul(y, b_.weight(block.up.weight), bias(block.up), kNoTensor,
-                      Activation::gelu_tanh);
-    }
-    return b_.matmul(h, b_.weight(block.down.weight), bias(block.down), x);
+        return b_.matmul(y, b_.weight({block.gate.weight, block.up.weight}), gate_up_bias);
+    });
+    return segment(again, [&] {
+        const TensorId y = family_.gated_mlp ? b_.swiglu(h) : again ? b_.gelu(h) : h;
+        return b_.matmul(y, b_.weight(block.down.weight), bias(block.down), x);
+    });
 }
 
 TensorId Transformer::hidden(TensorId tokens, TensorId positions, const Attend& attend,
-                             int64_t recompute_blocks) {
+                             const Recompute& recompute) {
     b_.scope("embed");
     const TensorId wpe = positions_ < 0 ? kNoTensor : b_.weight(positions_);
     TensorId x = b_.embed(b_.weight(tokens_), wpe, tokens, positions);
@@ -165,11 +182,12 @@ TensorId Transformer::hidden(TensorId tokens, TensorId positions, const Attend& 
     for (int64_t layer = 0; layer < layers; ++layer) {
         b_.scope("block." + std::to_string(layer));
         const Block& block = blocks_[static_cast<size_t>(layer)];
-        if (recompute_blocks > 0 && layer % recompute_blocks == 0) b_.recompute_begin();
-        x = attention_part(x, block, layer, positions, attend);
-        x = mlp_part(x, block);
-        const bool segment_ends = (layer + 1) % std::max<int64_t>(recompute_blocks, 1) == 0;
-        if (recompute_blocks > 0 && (segment_ends || layer + 1 == layers)) b_.recompute_end();
+        const bool by_blocks = recompute.kind == RecomputeKind::block;
+        if (by_blocks && layer % recompute.blocks == 0) b_.recompute_begin();
+        x = attention_part(x, block, layer, positions, attend, recompute.kind);
+        x = mlp_part(x, block, recompute.kind);
+        if (by_blocks && ((layer + 1) % recompute.blocks == 0 || layer + 1 == layers))
+            b_.recompute_end();
     }
     b_.scope("head");
     return norm(x, final_norm_);

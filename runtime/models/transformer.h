@@ -28,10 +28,10 @@ class Transformer {
     // Attention of block `layer` on qkv_BT((H+2G)K): over the sequence, or through a cache.
     using Attend = std::function<TensorId(int64_t layer, TensorId qkv)>;
 
-    // Records tokens_BT -> hidden_BTD after the final norm. Every `recompute_blocks` blocks are one
-    // recompute segment (0: none).
+    // Records tokens_BT -> hidden_BTD after the final norm, with recompute segments as asked. That
+    // last norm is never recomputed: the backward begins with reading it, when the stash is full.
     TensorId hidden(TensorId tokens, TensorId positions, const Attend& attend,
-                    int64_t recompute_blocks = 0);
+                    const Recompute& recompute = {});
 
     // The head's weight_VD; tied or its own.
     TensorId head();
@@ -71,8 +71,11 @@ class Transformer {
     TensorId norm(TensorId x, const NormParams& params);
     TensorId bias(const Linear& linear);
     TensorId attention_part(TensorId x, const Block& block, int64_t layer, TensorId positions,
-                            const Attend& attend);
-    TensorId mlp_part(TensorId x, const Block& block);
+                            const Attend& attend, RecomputeKind recompute);
+    TensorId mlp_part(TensorId x, const Block& block, RecomputeKind recompute);
+    // What `record` records, as one recompute segment if `again`.
+    template <typename Record>
+    TensorId segment(bool again, Record record);
 
     Builder& b_;
     ModelSpec model_;

@@ -15,23 +15,20 @@ Attrs fold_attrs(bool copy_first) {
 
 // A run of adjacent parameters of a unit that are treated alike.
 struct Piece {
-    int64_t first = 0;
+    Param first;
     int64_t elements = 0;
-    bool decay = false;
-    bool trainable = false;
 };
 
 std::vector<Piece> pieces_of(const Program& program, const Unit& unit) {
     std::vector<Piece> pieces;
     for (const ParamId id : unit.params) {
         const Param& param = program.params[static_cast<size_t>(id)];
-        const bool joins = !pieces.empty() && pieces.back().decay == param.decay &&
-                           pieces.back().trainable == param.trainable;
-        if (joins) {
+        const Param* before = pieces.empty() ? nullptr : &pieces.back().first;
+        if (before != nullptr && before->decay == param.decay &&
+            before->trainable == param.trainable && before->is_matrix() == param.is_matrix())
             pieces.back().elements += param.elements();
-        } else {
-            pieces.push_back({param.unit_offset, param.elements(), param.decay, param.trainable});
-        }
+        else
+            pieces.push_back({param, param.elements()});
     }
     return pieces;
 }
@@ -50,7 +47,7 @@ void record_fold_parts(Builder& b) {
                 b.record(OpKind::fold, fold_attrs(true), {use.grad, use.part});
 }
 
-void record_update(Builder& b, TensorId sum, TensorId clip) {
+void record_update(Builder& b, TensorId sum, TensorId clip, TensorId loss_scale) {
     for (size_t p = 0; p < b.program().params.size(); ++p) {
         const Param param = b.program().params[p];
         for (const GradUse& use : param.further_uses)
@@ -67,26 +64,29 @@ void record_update(Builder& b, TensorId sum, TensorId clip) {
         b.record(OpKind::grad_norm, attrs, {sum, unit.grad});
         begin = false;
     }
-    b.record(OpKind::clip, {}, {clip, sum});
+    b.record(OpKind::clip, {}, {clip, sum, loss_scale});
     for (size_t u = 0; u < b.program().units.size(); ++u) {
         const Unit unit = b.program().units[u];
         if (unit.grad == kNoTensor) continue;
         int number = 0;
         for (const Piece& piece : pieces_of(b.program(), unit)) {
-            if (!piece.trainable) continue;
+            if (!piece.first.trainable) continue;
             const std::string name = unit.name + ".piece" + std::to_string(number++);
-            const auto part = [&](TensorId of) {
-                return b.view(name, of, make_shape(piece.elements),
-                              piece.first * dtype_bytes(Dtype::f32));
+            using Of = Builder::UnitTensor;
+            const auto part = [&](Of what) {
+                return b.unit_view(name, piece.first, what, make_shape(piece.elements));
             };
             Attrs attrs;
             attrs.state = {};
-            attrs.state.decay = piece.decay ? 1 : 0;
-            b.record(
-                OpKind::adamw, attrs,
-                {part(unit.weight), part(unit.grad), part(unit.moment1), part(unit.moment2), clip});
+            attrs.state.decay = piece.first.decay ? 1 : 0;
+            const TensorId master =
+                piece.first.master == kNoTensor ? kNoTensor : part(Of::master);
+            b.record(OpKind::adamw, attrs,
+                     {part(Of::weight), master, part(Of::grad), part(Of::moment1),
+                      part(Of::moment2), clip});
         }
     }
+    if (loss_scale != kNoTensor) b.record(OpKind::loss_scale, {}, {loss_scale, clip});
 }
 
 }  // namespace plumb

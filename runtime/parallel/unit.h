@@ -13,7 +13,8 @@ namespace plumb {
 void record_fold_parts(Builder& builder);
 
 // Records, into the open `update` section: further uses of tied parameters folded in order of use,
-// the norm of all gradients, clipping, AdamW. `sum` (4 i64) and `clip` (4 f64) are io tensors.
-void record_update(Builder& builder, TensorId sum, TensorId clip);
+// the norm of all gradients, clipping, AdamW, and the next loss scale. `sum` (4 i64) and `clip`
+// (4 f64) are io tensors, `loss_scale` (2 f32) is state or kNoTensor.
+void record_update(Builder& builder, TensorId sum, TensorId clip, TensorId loss_scale);
 
 }  // namespace plumb

@@ -10,6 +10,7 @@ namespace plumb {
 Residence residence_of(Role role) {
     switch (role) {
         case Role::weight:
+        case Role::master:
         case Role::grad:
         case Role::moment:
         case Role::state:
@@ -37,6 +38,8 @@ Arena arena_of(const Program& program, Role role) {
     switch (role) {
         case Role::weight:
             return Arena::weights;
+        case Role::master:
+            return Arena::master;
         case Role::grad:
             return Arena::grads;
         case Role::moment:

@@ -57,11 +57,12 @@ bool parse(int argc, char** argv, Arguments& arguments) {
 }
 
 std::string workload_text(const RunConfig& config, Purpose purpose) {
+    const char* dtype = value_dtype_name(program_dtype(config, purpose));
     if (purpose == Purpose::generate)
-        return fmt::format("generate in fp32, context of {} tokens",
+        return fmt::format("generate in {}, context of {} tokens", dtype,
                            config.model.max_position_embeddings);
     const BatchSpec& batch = config.run.batch;
-    return fmt::format("train in fp32, {} micro-batch{} of {} x {} tokens",
+    return fmt::format("train in {}, {} micro-batch{} of {} x {} tokens", dtype,
                        batch.micro_batch_count(), batch.micro_batch_count() == 1 ? "" : "es",
                        batch.micro_batch, batch.sequence_length);
 }
@@ -74,16 +75,20 @@ void print(const std::string& text) {
 int run(int argc, char** argv) {
     Arguments arguments;
     if (!parse(argc, argv, arguments)) return 0;
-    const RunConfig config = load_run(arguments.name, arguments.overrides);
+    const RunConfig config = resolved(load_run(arguments.name, arguments.overrides));
     const Purpose purpose = arguments.program == "train" ? Purpose::train : Purpose::generate;
     const ProgramInputs inputs = program_inputs(config);
     const Program program = build_program(config, inputs, purpose);
     const Plan plan = make_plan(program, inputs.device);
 
     const int64_t ranks = config.layout.rank_count();
-    const ReportSubject subject = {arguments.name, workload_text(config, purpose),
-                                   fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"),
-                                   inputs.device, config.run.run.memory};
+    ReportSubject subject = {arguments.name, workload_text(config, purpose),
+                             fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"), inputs.device,
+                             config.run.run.memory};
+    const PlanWith plan_with = plans_with(arguments.name, arguments.overrides, purpose);
+    if (purpose == Purpose::train) subject.recompute = recompute_choices(config, plan, plan_with);
+    if (!fits(plan, subject))
+        subject.changes = budget_changes(config, plan, subject.memory_bytes, plan_with);
     if (arguments.json) {
         print(report_json(program, plan, subject));
     } else {

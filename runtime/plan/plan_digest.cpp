@@ -26,6 +26,7 @@ void hash_program(Hasher& hasher, const Program& program) {
     for (const Op& op : program.ops) {
         hash_enum(hasher, op.kind);
         hash_enum(hasher, op.lane);
+        hash_enum(hasher, op.dtype);
         hasher.number(op.operand_count);
         for (const TensorId id : op.operand) hasher.number(id);
         hasher.number(op.scratch);

@@ -16,10 +16,6 @@ namespace {
 
 constexpr int kColumns = 88;
 
-int64_t needed_bytes(const Plan& plan) {
-    return checked_add(plan.total_bytes, plan.outside_bytes, "total with outside");
-}
-
 int64_t parameters_of(const Program& program) {
     int64_t count = 0;
     for (const Param& param : program.params)
@@ -131,6 +127,25 @@ std::string phase_table(const Program& program, const Plan& plan) {
     return text;
 }
 
+std::string recompute_table(const std::vector<RecomputeChoice>& choices) {
+    if (choices.empty()) return "";
+    const auto chosen = std::find_if(choices.begin(), choices.end(),
+                                     [](const RecomputeChoice& c) { return c.chosen; });
+    CHECK(chosen != choices.end());
+    std::string text = fmt::format("  {:<16}{:>10}{:>12}  {}\n", "recompute", "stash", "total",
+                                   "instead of the plan's (*)");
+    for (const RecomputeChoice& choice : choices) {
+        const int64_t saved = chosen->total_bytes - choice.total_bytes;
+        text += fmt::format("{} {:<16}{:>10}{:>12}", choice.chosen ? "*" : " ", choice.recompute,
+                            human_bytes(choice.stash_bytes), human_bytes(choice.total_bytes));
+        if (!choice.chosen)
+            text +=
+                fmt::format("  {} {}", human_bytes(std::abs(saved)), saved < 0 ? "more" : "less");
+        text += "\n";
+    }
+    return text + rule();
+}
+
 std::string verdict(const Program& program, const Plan& plan, const ReportSubject& subject) {
     const int64_t needed = needed_bytes(plan);
     std::string text;
@@ -146,6 +161,7 @@ std::string verdict(const Program& program, const Plan& plan, const ReportSubjec
     else
         text += fmt::format("  does not fit: needs {}, has {}, short by {}\n", human_bytes(needed),
                             human_bytes(memory), human_bytes(needed - memory));
+    if (!fits(plan, subject)) text += changes_text(subject.changes, memory);
     return text;
 }
 
@@ -178,6 +194,24 @@ bool fits(const Plan& plan, const ReportSubject& subject) {
     return subject.memory_bytes == 0 || needed_bytes(plan) <= subject.memory_bytes;
 }
 
+std::string changes_text(const std::vector<BudgetChange>& changes, int64_t memory_bytes,
+                         size_t most) {
+    if (changes.empty()) return "  no single change saves a hundredth of that\n";
+    std::string text = fmt::format("  {:<34}{:>10}{:>10}  {:<5}{}\n", "change, planned", "saves",
+                                   "needs", "fits", "price");
+    for (size_t i = 0; i < std::min(most, changes.size()); ++i) {
+        const BudgetChange& change = changes[i];
+        text += fmt::format("  {:<34}{:>10}{:>10}  {:<5}{}\n", change.setting,
+                            human_bytes(change.saved_bytes), human_bytes(change.needed_bytes),
+                            change.fits ? "yes" : "no", change.price);
+    }
+    const BudgetChange& best = changes.front();
+    if (!best.fits)
+        text += fmt::format("  no single change fits; the best, {}, is short by {}\n", best.setting,
+                            human_bytes(best.needed_bytes - memory_bytes));
+    return text;
+}
+
 std::string report_text(const Program& program, const Plan& plan, const ReportSubject& subject) {
     std::string text = title(program, plan, subject) + rule() + arena_table(program, plan) + rule();
     text += outside_table(plan) + rule();
@@ -186,7 +220,7 @@ std::string report_text(const Program& program, const Plan& plan, const ReportSu
                      gap_text(plan.total_bytes, plan.lower_bound_slots_bytes));
     text += byte_row("  with the step unrolled", plan.lower_bound_unrolled_bytes,
                      gap_text(plan.total_bytes, plan.lower_bound_unrolled_bytes));
-    text += rule() + phase_table(program, plan) + rule();
+    text += rule() + phase_table(program, plan) + rule() + recompute_table(subject.recompute);
     return text + verdict(program, plan, subject);
 }
 
@@ -226,6 +260,19 @@ std::string report_json(const Program& program, const Plan& plan, const ReportSu
                                      : peak(plan.phases[static_cast<size_t>(plan.peak_phase)])},
         {"phases", phases},
     };
+    Json recompute = Json::array();
+    for (const RecomputeChoice& choice : subject.recompute)
+        recompute.push_back({{"recompute", choice.recompute},
+                             {"chosen", choice.chosen},
+                             {"stash_bytes", choice.stash_bytes},
+                             {"total_bytes", choice.total_bytes}});
+    Json changes = Json::array();
+    for (const BudgetChange& change : subject.changes)
+        changes.push_back({{"setting", change.setting},
+                           {"saved_bytes", change.saved_bytes},
+                           {"needed_bytes", change.needed_bytes},
+                           {"fits", change.fits},
+                           {"price", change.price}});
     const DeviceRecord& device = subject.device;
     Json json = {
         {"schema", 1},
@@ -237,6 +284,8 @@ std::string report_json(const Program& program, const Plan& plan, const ReportSu
         {"device",
          {{"name", device.name}, {"isa", isa_name(device.isa)}, {"threads", device.threads}}},
         {"ranks", Json::array({rank})},
+        {"recompute", recompute},
+        {"changes", changes},
     };
     return json.dump(2) + "\n";
 }

@@ -28,48 +28,69 @@ void Builder::begin_unit(std::string name) {
 ParamId Builder::declare(Param param, int uses) {
     CHECK(!program_.units.empty());
     Unit& unit = program_.units.back();
-    CHECK_NOTE(unit.weight == kNoTensor, "parameters are declared before allocate_units");
+    CHECK_NOTE(!allocated_, "parameters are declared before allocate_units");
     const auto id = static_cast<ParamId>(program_.params.size());
     param.unit = static_cast<UnitId>(program_.units.size()) - 1;
-    param.unit_offset = unit.elements;
     param.further_uses.resize(static_cast<size_t>(uses - 1));
-    const int64_t elements =
-        shape_bytes(param.shape, Dtype::f32, param.name) / dtype_bytes(Dtype::f32);
-    unit.elements = checked_add(unit.elements, elements, unit.name.c_str());
+    // As many bytes as the widest copy has.
+    shape_bytes(param.shape, Dtype::f32, param.name);
     unit.params.push_back(id);
     program_.params.push_back(std::move(param));
     return id;
 }
 
+// Gives the parameters of a unit their places: matrices first.
+void Builder::lay_out(Unit* unit) {
+    std::stable_partition(unit->params.begin(), unit->params.end(), [&](ParamId id) {
+        return program_.params[static_cast<size_t>(id)].is_matrix();
+    });
+    for (const ParamId id : unit->params) {
+        Param& param = program_.params[static_cast<size_t>(id)];
+        param.unit_offset = unit->elements;
+        unit->elements = checked_add(unit->elements, param.elements(), unit->name.c_str());
+        if (param.is_matrix()) unit->matrix_elements = unit->elements;
+    }
+}
+
 void Builder::allocate_units(const StateNeeds& needs) {
+    CHECK(!allocated_);
+    allocated_ = true;
     needs_ = needs;
     for (size_t u = 0; u < program_.units.size(); ++u) {
-        const Shape flat = make_shape(program_.units[u].elements);
-        const std::string name = program_.units[u].name;
-        const auto add = [&](const char* what, Role role) {
-            return tensor(name + what, Dtype::f32, flat, role);
-        };
         Unit made = program_.units[u];
-        made.weight = add(".weights", Role::weight);
+        lay_out(&made);
+        const auto add = [&](const char* what, Dtype dtype, int64_t elements, Role role) {
+            return elements == 0 ? kNoTensor
+                                 : tensor(made.name + what, dtype, make_shape(elements), role);
+        };
+        made.weight = add(".weights", needs.dtype, made.matrix_elements, Role::weight);
+        made.vectors =
+            add(".vectors", Dtype::f32, made.elements - made.matrix_elements, Role::weight);
         const bool trains = std::any_of(made.params.begin(), made.params.end(), [&](ParamId id) {
             return program_.params[static_cast<size_t>(id)].trainable;
         });
         if (needs.training && trains) {
-            made.grad = add(".grads", Role::grad);
-            if (needs.gradient_parts) made.grad_part = add(".grad_parts", Role::grad);
-            made.moment1 = add(".moment1", Role::moment);
-            made.moment2 = add(".moment2", Role::moment);
+            if (needs.dtype != Dtype::f32)
+                made.master =
+                    add(".master", master_dtype(needs.dtype), made.matrix_elements, Role::master);
+            made.grad = add(".grads", Dtype::f32, made.elements, Role::grad);
+            if (needs.gradient_parts)
+                made.grad_part = add(".grad_parts", Dtype::f32, made.elements, Role::grad);
+            made.moment1 = add(".moment1", Dtype::f32, made.elements, Role::moment);
+            made.moment2 = add(".moment2", Dtype::f32, made.elements, Role::moment);
         }
-        program_.units[u] = made;
+        program_.units[u] = std::move(made);
     }
     for (Param& param : program_.params) {
         const Unit& unit = program_.units[static_cast<size_t>(param.unit)];
-        const int64_t offset = param.unit_offset * dtype_bytes(Dtype::f32);
-        param.weight = view(param.name, unit.weight, param.shape, offset);
+        param.weight = unit_view(param.name, param, UnitTensor::weight, param.shape);
         if (unit.grad == kNoTensor) continue;
-        param.grad = view(param.name + ".grad", unit.grad, param.shape, offset);
-        param.moment1 = view(param.name + ".moment1", unit.moment1, param.shape, offset);
-        param.moment2 = view(param.name + ".moment2", unit.moment2, param.shape, offset);
+        if (unit.master != kNoTensor && param.is_matrix())
+            param.master =
+                unit_view(param.name + ".master", param, UnitTensor::master, param.shape);
+        param.grad = unit_view(param.name + ".grad", param, UnitTensor::grad, param.shape);
+        param.moment1 = unit_view(param.name + ".moment1", param, UnitTensor::moment1, param.shape);
+        param.moment2 = unit_view(param.name + ".moment2", param, UnitTensor::moment2, param.shape);
         for (size_t use = 0; needs.gradient_parts && use < param.further_uses.size(); ++use) {
             const std::string suffix = ".use" + std::to_string(use + 1);
             param.further_uses[use].grad =
@@ -80,20 +101,49 @@ void Builder::allocate_units(const StateNeeds& needs) {
     }
 }
 
+TensorId Builder::unit_view(std::string name, const Param& first, UnitTensor what,
+                            const Shape& shape) {
+    const Unit& unit = program_.units[static_cast<size_t>(first.unit)];
+    const bool weights = what == UnitTensor::weight;
+    TensorId of = kNoTensor;
+    switch (what) {
+        case UnitTensor::weight:
+            of = first.is_matrix() ? unit.weight : unit.vectors;
+            break;
+        case UnitTensor::master:
+            of = unit.master;
+            break;
+        case UnitTensor::grad:
+            of = unit.grad;
+            break;
+        case UnitTensor::grad_part:
+            of = unit.grad_part;
+            break;
+        case UnitTensor::moment1:
+            of = unit.moment1;
+            break;
+        case UnitTensor::moment2:
+            of = unit.moment2;
+            break;
+    }
+    const int64_t offset =
+        first.unit_offset - (weights && !first.is_matrix() ? unit.matrix_elements : 0);
+    return view(std::move(name), of, shape, offset * dtype_bytes(at(of).dtype));
+}
+
 // A view of weights from the first element of `first` on, and one of their gradients beside it.
-TensorId Builder::add_weight(const std::string& name, const Param& first, const Shape& shape,
+TensorId Builder::add_weight(const std::string& name, const Param& param, const Shape& shape,
                              int use) {
-    const Unit unit = program_.units[static_cast<size_t>(first.unit)];
-    const int64_t offset = first.unit_offset * dtype_bytes(Dtype::f32);
+    const Param first = param;
     const bool parts = needs_.gradient_parts;
-    const TensorId made = view(name, unit.weight, shape, offset);
+    const TensorId made = unit_view(name, first, UnitTensor::weight, shape);
     TensorId grad = kNoTensor;
-    if (unit.grad != kNoTensor && first.trainable) {
+    if (first.grad != kNoTensor && first.trainable) {
         if (use > 0 && parts)
             grad = first.further_uses[static_cast<size_t>(use) - 1].part;
         else
-            grad = view(name + (parts ? ".grad_part" : ".grad"), parts ? unit.grad_part : unit.grad,
-                        shape, offset);
+            grad = unit_view(name + (parts ? ".grad_part" : ".grad"), first,
+                             parts ? UnitTensor::grad_part : UnitTensor::grad, shape);
     }
     grad_view_.resize(program_.tensors.size(), kNoTensor);
     grad_view_[static_cast<size_t>(made)] = grad;
@@ -190,6 +240,14 @@ std::vector<TapeEntry> Builder::take_tape() {
     return std::move(tape_);
 }
 
+// That of the first operand that has it; f32 for ops without any.
+Dtype Builder::value_dtype(const OpRow& row, const Op& op) const {
+    for (int i = 0; i < row.operand_count; ++i)
+        if (row.operand[i].rule == DtypeRule::value && op.operand[i] != kNoTensor)
+            return at(op.operand[i]).dtype;
+    return Dtype::f32;
+}
+
 void Builder::record(OpKind kind, const Attrs& attrs, std::span<const TensorId> operands) {
     CHECK_NOTE(section_ >= 0, "ops are recorded inside a section");
     const OpRow& row = op_row(kind);
@@ -205,8 +263,11 @@ void Builder::record(OpKind kind, const Attrs& attrs, std::span<const TensorId> 
             CHECK_NOTE(row.operand[i].optional, row.name);
             continue;
         }
-        CHECK_NOTE(at(op.operand[i]).dtype == row.operand[i].dtype, row.name);
     }
+    op.dtype = value_dtype(row, op);
+    for (int i = 0; i < row.operand_count; ++i)
+        if (op.operand[i] != kNoTensor)
+            CHECK_NOTE(at(op.operand[i]).dtype == operand_dtype(op, i), row.name);
     Shape shape[kMaxOperands];
     operand_shapes(program_, op, shape);
     row.check_shapes(op, shape);
@@ -235,7 +296,8 @@ TensorId Builder::make_activation(const char* what, const Shape& shape, Dtype dt
 TensorId Builder::embed(TensorId wte, TensorId wpe, TensorId tokens, TensorId positions) {
     const Shape& token_shape = shape(tokens);
     const TensorId x = make_activation(
-        "embed", make_shape(token_shape.dim[0], token_shape.dim[1], shape(wte).dim[1]));
+        "embed", make_shape(token_shape.dim[0], token_shape.dim[1], shape(wte).dim[1]),
+        at(wte).dtype);
     record(OpKind::embed, {}, {x, wte, wpe, tokens, wpe == kNoTensor ? kNoTensor : positions});
     return x;
 }
@@ -244,8 +306,8 @@ TensorId Builder::norm(NormKind kind, double eps, TensorId x, TensorId gamma, Te
     const Shape x_shape = shape(x);
     Shape stats_shape = x_shape;
     stats_shape.dim[x_shape.rank - 1] = 2;
-    const TensorId y = make_activation("norm", x_shape);
-    const TensorId stats = make_activation("norm_stats", stats_shape);
+    const TensorId y = make_activation("norm", x_shape, at(x).dtype);
+    const TensorId stats = make_activation("norm_stats", stats_shape, Dtype::f32);
     Attrs attrs;
     attrs.norm = {eps, kind, 0};
     record(OpKind::norm, attrs, {y, stats, x, gamma, beta});
@@ -256,19 +318,26 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
                          Activation activation) {
     Shape y_shape = shape(x);
     y_shape.dim[y_shape.rank - 1] = shape(w).dim[0];
-    const TensorId y = make_activation("matmul", y_shape);
-    const TensorId pre =
-        activation == Activation::none ? kNoTensor : make_activation("pre_activation", y_shape);
+    const TensorId y = make_activation("matmul", y_shape, at(x).dtype);
+    const TensorId pre = activation == Activation::none
+                             ? kNoTensor
+                             : make_activation("pre_activation", y_shape, at(x).dtype);
     Attrs attrs;
-    attrs.matmul = {activation, 0};
+    attrs.matmul = {activation, 0, 0};
     record(OpKind::matmul, attrs, {y, pre, x, w, bias, residual});
+    return y;
+}
+
+TensorId Builder::gelu(TensorId x) {
+    const TensorId y = make_activation("gelu", shape(x));
+    record(OpKind::gelu, {}, {y, x});
     return y;
 }
 
 TensorId Builder::swiglu(TensorId gate_up) {
     Shape h_shape = shape(gate_up);
     h_shape.dim[h_shape.rank - 1] /= 2;
-    const TensorId h = make_activation("swiglu", h_shape);
+    const TensorId h = make_activation("swiglu", h_shape, at(gate_up).dtype);
     record(OpKind::swiglu, {}, {h, gate_up});
     return h;
 }
@@ -282,9 +351,10 @@ void Builder::rope(TensorId qkv, TensorId positions, const AttentionAttrs& atten
 TensorId Builder::attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attention) {
     const Shape s = shape(qkv);
     const int64_t width = int64_t{attention.heads} * attention.head_size;
-    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width));
+    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
     const TensorId lse =
-        make_activation("attention_lse", make_shape(s.dim[0], attention.heads, s.dim[1]));
+        make_activation("attention_lse", make_shape(s.dim[0], attention.heads, s.dim[1]),
+                        Dtype::f32);
     Attrs attrs;
     attrs.attention = attention;
     record(OpKind::attention, attrs, {o, lse, qkv, segment_start});
@@ -295,7 +365,7 @@ TensorId Builder::attention_cached(TensorId qkv, TensorId k_cache, TensorId v_ca
                                    TensorId positions, const AttentionAttrs& attention) {
     const Shape s = shape(qkv);
     const int64_t width = int64_t{attention.heads} * attention.head_size;
-    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width));
+    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
     Attrs attrs;
     attrs.attention = attention;
     record(OpKind::attention_cached, attrs, {o, k_cache, v_cache, qkv, positions});
@@ -303,15 +373,15 @@ TensorId Builder::attention_cached(TensorId qkv, TensorId k_cache, TensorId v_ca
 }
 
 void Builder::head_loss(TensorId loss, TensorId x, TensorId w, TensorId targets,
-                        TensorId loss_weights, int64_t chunk) {
+                        TensorId loss_weights, TensorId loss_scale, int64_t chunk) {
     Attrs attrs;
     attrs.loss = {chunk};
-    record(OpKind::head_loss, attrs, {loss, x, w, targets, loss_weights});
+    record(OpKind::head_loss, attrs, {loss, x, w, targets, loss_weights, loss_scale});
 }
 
 TensorId Builder::select_rows(TensorId x, TensorId rows) {
     const Shape s = shape(x);
-    const TensorId y = make_activation("last", make_shape(s.dim[0], s.dim[2]));
+    const TensorId y = make_activation("last", make_shape(s.dim[0], s.dim[2]), at(x).dtype);
     record(OpKind::select_rows, {}, {y, x, rows});
     return y;
 }

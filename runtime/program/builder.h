@@ -11,14 +11,16 @@
 #include <vector>
 
 #include "runtime/program/kernel_traits.h"
+#include "runtime/program/op_table.h"
 #include "runtime/program/program.h"
 
 namespace plumb {
 
 // What the tensors of a unit are needed for.
 struct StateNeeds {
-    bool training = true;         // gradients and moments
+    bool training = true;         // gradients, moments and masters
     bool gradient_parts = false;  // one micro-batch's gradient apart (exact reduction)
+    Dtype dtype = Dtype::f32;     // of matrices: f32, bf16 or f16
 };
 
 // An op of the forward pass as autodiff sees it: ops of one recompute segment share its number.
@@ -45,6 +47,10 @@ class Builder {
     // The accumulator of the gradient of a weight tensor made by weight(); kNoTensor when frozen.
     TensorId weight_grad(TensorId weight);
 
+    // A view of one of a unit's tensors from the first element of `first`, a parameter of it, on.
+    enum class UnitTensor : uint8_t { weight, master, grad, grad_part, moment1, moment2 };
+    TensorId unit_view(std::string name, const Param& first, UnitTensor what, const Shape& shape);
+
     // A tensor by itself. Roles activation and saved belong to the open section.
     TensorId tensor(std::string name, Dtype dtype, const Shape& shape, Role role);
     // A part of another tensor's storage.
@@ -70,13 +76,14 @@ class Builder {
     TensorId norm(NormKind kind, double eps, TensorId x, TensorId gamma, TensorId beta);
     TensorId matmul(TensorId x, TensorId w, TensorId bias, TensorId residual = kNoTensor,
                     Activation activation = Activation::none);
+    TensorId gelu(TensorId x);
     TensorId swiglu(TensorId gate_up);
     void rope(TensorId qkv, TensorId positions, const AttentionAttrs& attrs);
     TensorId attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attrs);
     TensorId attention_cached(TensorId qkv, TensorId k_cache, TensorId v_cache, TensorId positions,
                               const AttentionAttrs& attrs);
     void head_loss(TensorId loss, TensorId x, TensorId w, TensorId targets, TensorId loss_weights,
-                   int64_t chunk);
+                   TensorId loss_scale, int64_t chunk);
     TensorId select_rows(TensorId x, TensorId rows);
 
     const Shape& shape(TensorId id) const { return at(id).shape; }
@@ -90,8 +97,10 @@ class Builder {
 
   private:
     friend void differentiate(Builder& builder, const std::vector<TapeEntry>& tape);
-    TensorId add_weight(const std::string& name, const Param& first, const Shape& shape, int use);
-    TensorId make_activation(const char* what, const Shape& shape, Dtype dtype = Dtype::f32);
+    void lay_out(Unit* unit);
+    TensorId add_weight(const std::string& name, const Param& param, const Shape& shape, int use);
+    TensorId make_activation(const char* what, const Shape& shape, Dtype dtype);
+    Dtype value_dtype(const OpRow& row, const Op& op) const;
     void append(const Op& op);
     void drop_unread_outputs();
     void mark_saved();
@@ -100,6 +109,7 @@ class Builder {
     DeviceRecord device_;
     Program program_;
     StateNeeds needs_;
+    bool allocated_ = false;
     std::vector<int32_t> use_of_;      // by tensor id: which use of its parameter a weight view is
     std::vector<TensorId> grad_view_;  // by tensor id of a weight view
     std::vector<TapeEntry> tape_;

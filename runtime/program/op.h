@@ -7,9 +7,15 @@
 // Access of an operand: `write` sets every element, `update` reads and writes (accumulates),
 // `read` only reads. Gradients of parameters always accumulate (update): whoever consumes a
 // gradient zeroes it, so a gradient buffer is zero between uses.
+//
+// An op has one *value dtype* (Op::dtype: f32, bf16 or f16), that of its activations and matrices;
+// which operands have it stands in the op table. All else has one dtype always: statistics, lse,
+// loss, gradients of parameters, moments and 1-D parameters are f32. Whatever the value dtype,
+// arithmetic is fp32: values are widened when read and rounded once when written.
 // Path: hot.
 #pragma once
 
+#include "runtime/base/dtype.h"
 #include "runtime/base/types.h"
 #include "runtime/base/view.h"
 
@@ -30,6 +36,7 @@ enum class OpKind : uint8_t {
     matmul_dx,
     matmul_dw,
     // activation
+    gelu,
     gelu_backward,
     swiglu,
     swiglu_backward,
@@ -49,6 +56,7 @@ enum class OpKind : uint8_t {
     grad_norm,
     clip,
     adamw,
+    loss_scale,
     // state
     init,
     zero,
@@ -83,8 +91,9 @@ struct NormBackwardOperands {
     enum : int { dx, dgamma, dbeta, dy, x, stats, gamma, count };
 };
 // y_NO = f(x_NI * w_OI^T + bias_O) + residual_NO; f = identity or GELU (tanh form); with GELU the
-// argument of f is stored in pre_NO when present. x, y, pre, residual may have more leading dims.
-// Outputs y, pre (optional). Inputs x, w, bias (optional), residual (optional).
+// argument of f is rounded to the value dtype and stored in pre_NO when present. x, y, pre,
+// residual may have more leading dims. Outputs y (f32 when attrs.wide), pre (optional). Inputs x,
+// w, bias f32 (optional), residual (optional).
 struct MatmulOperands {
     enum : int { y, pre, x, w, bias, residual, count };
 };
@@ -95,6 +104,10 @@ struct MatmulDxOperands {
 // dw_OI += dy_NO^T * x_NI; dbias_O += column sums of dy. Updates dw (optional), dbias (optional).
 struct MatmulDwOperands {
     enum : int { dw, dbias, dy, x, count };
+};
+// y = GELU(x) (tanh form), the bits of matmul's epilogue. Outputs y. Inputs x (same shape).
+struct GeluOperands {
+    enum : int { y, x, count };
 };
 // d *= gelu'(pre), in place. Updates d. Inputs pre (same shape).
 struct GeluBackwardOperands {
@@ -133,14 +146,16 @@ struct AttentionCachedOperands {
 // loss += sum over tokens of loss_weight * cross-entropy(x_ND * w_VD^T, target), in chunks of
 // attrs.chunk tokens: full logits never exist. Updates loss_1 f64 (sum over the micro-batches of a
 // step, unnormalised). Inputs x_BTD, w_VD, targets_BT i32, loss_weights_BT f32.
-// A target outside [0, V) with weight 0 is ignored.
+// A target outside [0, V) with weight 0 is ignored. loss_scale_2 f32 (optional) is for its
+// gradient.
 struct HeadLossOperands {
-    enum : int { loss, x, w, targets, loss_weights, count };
+    enum : int { loss, x, w, targets, loss_weights, loss_scale, count };
 };
 // The same, and in the same pass over the chunks dx_BTD = gradient and dw_VD += gradient of
-// loss * scalars.inverse_weight_sum. Updates loss, dw (optional). Outputs dx.
+// loss * scalars.inverse_weight_sum (* loss_scale_2[0] when present). Updates loss, dw (optional).
+// Outputs dx. The gradients of the logits are rounded to the value dtype.
 struct HeadLossBackwardOperands {
-    enum : int { loss, dx, dw, x, w, targets, loss_weights, count };
+    enum : int { loss, dx, dw, x, w, targets, loss_weights, loss_scale, count };
 };
 // y_BD[b,:] = x_BTD[b, rows[b], :]. Inputs x, rows_B i32.
 struct SelectRowsOperands {
@@ -166,28 +181,44 @@ struct FoldOperands {
 struct GradNormOperands {
     enum : int { sum, g, count };
 };
-// clip_4 f64 = {scale, norm, finite (1 or 0), 0}: norm = sqrt(sum * 2^-80); scale = min(1,
-// scalars.clip / norm) (1 when clip <= 0). Inputs sum_4 i64.
+// clip_4 f64 = {scale, norm, finite (1 or 0), 0}: norm = sqrt(sum * 2^-80) / loss_scale_2[0];
+// scale = min(1, scalars.clip / norm) / loss_scale_2[0] (1 / loss scale when clip <= 0). The loss
+// scale is 1 when absent. Inputs sum_4 i64, loss_scale (optional).
 struct ClipOperands {
-    enum : int { clip, sum, count };
+    enum : int { clip, sum, loss_scale, count };
 };
 // AdamW with decoupled weight decay (Loshchilov & Hutter 2019) over a flat piece; PyTorch's order
 // of operations: w *= 1 - lr*decay; m, v moments of g*scale; w -= lr/(1-beta1^t) * m /
 // (sqrt(v)/sqrt(1-beta2^t) + eps). Always sets g to zero; changes nothing else when
-// clip.finite == 0. Updates w, g, m, v (same flat shape). Inputs clip_4 f64.
+// clip.finite == 0. Updates w, master, g, m, v (same flat shape). Inputs clip_4 f64.
+// The weight that is updated is the fp32 master. f32: w itself, no master. bf16: the pair of w and
+// master u16 (split_master in dtype.h). f16: master f32, of which w is the rounding.
+// The master gets the same bits whatever the value dtype. One that w cannot hold (0x1.ffp127 and
+// more in bf16, 65520 and more in f16) makes w infinite and stays exact itself: it is not clamped,
+// which would hide that training diverged, but makes the next steps non-finite, and those are
+// skipped and shown.
 struct AdamwOperands {
-    enum : int { w, g, m, v, clip, count };
+    enum : int { w, master, g, m, v, clip, count };
 };
-// w = std * normal(key, attrs.first + i), or the constant attrs.value when std == 0.
+// Dynamic loss scaling (Micikevicius et al. 2018). state_2 f32 = {scale, finite steps since it
+// changed}: not finite: scale = max(1, scale / 2), count = 0; otherwise after
+// scalars.loss_scale_window finite steps scale = min(2^24, scale * 2), count = 0. Updates state.
+// Inputs clip_4 f64.
+struct LossScaleOperands {
+    enum : int { state, clip, count };
+};
+// The fp32 master (as in adamw) = std * normal(key, attrs.first + i), or the constant attrs.value
+// when std == 0. Outputs w, master.
 struct InitOperands {
-    enum : int { w, count };
+    enum : int { w, master, count };
 };
 struct ZeroOperands {
     enum : int { t, count };
 };
-// digest_2 i64 += digest_elements(attrs.key, attrs.first, t). attrs.begin: starts at zero.
+// digest_2 i64 += digest_elements(attrs.key, attrs.first, t), t f32, or the fp32 masters of the
+// pair (t bf16, low u16). attrs.begin: starts at zero.
 struct DigestOperands {
-    enum : int { digest, t, count };
+    enum : int { digest, t, low, count };
 };
 // Host ops, run by the engine between executor runs; here so that their staging is planned: raw
 // chunk (reading only), byte planes, stored chunk, codec context, chunk index (writing only).
@@ -197,6 +228,12 @@ struct CheckpointOperands {
 };
 
 inline constexpr int kMaxOperands = 8;
+
+// The value dtypes, and the columns of a kernel table.
+inline constexpr int kValueDtypeCount = 3;
+constexpr int value_index(Dtype dtype) {
+    return dtype == Dtype::bf16 ? 1 : dtype == Dtype::f16 ? 2 : 0;
+}
 
 enum class NormKind : int32_t { layer, rms };
 enum class Activation : int32_t { none, gelu_tanh };
@@ -209,6 +246,7 @@ struct NormAttrs {
 struct MatmulAttrs {
     Activation activation;
     int32_t accumulate;
+    int32_t wide;  // y is f32 whatever the value dtype: logits to sample from
 };
 struct AttentionAttrs {
     double scale;       // multiplies q.k; 1 / sqrt(K)
@@ -250,6 +288,7 @@ enum class Lane : uint8_t { compute, copy, host };
 struct Op {
     OpKind kind = OpKind::count;
     Lane lane = Lane::compute;
+    Dtype dtype = Dtype::f32;  // of the value operands
     int16_t operand_count = 0;
     TensorId operand[kMaxOperands] = {-1, -1, -1, -1, -1, -1, -1, -1};
     TensorId scratch = kNoTensor;  // private to this op, sized by the kernel's traits
@@ -268,6 +307,7 @@ struct StepScalars {
     double bias_correction1;    // 1 - beta1^t
     double bias_correction2;    // 1 - beta2^t
     double inverse_weight_sum;  // 1 / sum of loss weights over the whole step
+    double loss_scale_window;   // finite steps after which the loss scale doubles
     double temperature;
     uint64_t sample_key;
     uint64_t sample_counter;

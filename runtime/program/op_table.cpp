@@ -7,26 +7,48 @@ namespace plumb {
 
 namespace {
 
+constexpr Dtype kValue = Dtype::f32;  // of a value operand when nothing else is said
+
+// Value operands: `v` before the access.
+constexpr OperandRow vout(const char* name) {
+    return {name, Access::write, false, DtypeRule::value, kValue};
+}
+constexpr OperandRow maybe_vout(const char* name) {
+    return {name, Access::write, true, DtypeRule::value, kValue};
+}
+constexpr OperandRow vupd(const char* name) {
+    return {name, Access::update, false, DtypeRule::value, kValue};
+}
+constexpr OperandRow vin(const char* name) {
+    return {name, Access::read, false, DtypeRule::value, kValue};
+}
+constexpr OperandRow maybe_vin(const char* name) {
+    return {name, Access::read, true, DtypeRule::value, kValue};
+}
+constexpr OperandRow vout_or_upd(const char* name, bool (*accumulates)(const Attrs&)) {
+    return {name, Access::write, false, DtypeRule::value, kValue, accumulates};
+}
+// Operands of one dtype always.
 constexpr OperandRow out(const char* name, Dtype dtype = Dtype::f32) {
-    return {name, Access::write, false, dtype};
+    return {name, Access::write, false, DtypeRule::fixed, dtype};
 }
 constexpr OperandRow maybe_out(const char* name, Dtype dtype = Dtype::f32) {
-    return {name, Access::write, true, dtype};
+    return {name, Access::write, true, DtypeRule::fixed, dtype};
 }
 constexpr OperandRow upd(const char* name, Dtype dtype = Dtype::f32) {
-    return {name, Access::update, false, dtype};
+    return {name, Access::update, false, DtypeRule::fixed, dtype};
 }
 constexpr OperandRow maybe_upd(const char* name, Dtype dtype = Dtype::f32) {
-    return {name, Access::update, true, dtype};
+    return {name, Access::update, true, DtypeRule::fixed, dtype};
 }
 constexpr OperandRow in(const char* name, Dtype dtype = Dtype::f32) {
-    return {name, Access::read, false, dtype};
+    return {name, Access::read, false, DtypeRule::fixed, dtype};
 }
 constexpr OperandRow maybe_in(const char* name, Dtype dtype = Dtype::f32) {
-    return {name, Access::read, true, dtype};
+    return {name, Access::read, true, DtypeRule::fixed, dtype};
 }
-constexpr OperandRow out_or_upd(const char* name, bool (*accumulates)(const Attrs&)) {
-    return {name, Access::write, false, Dtype::f32, accumulates};
+constexpr OperandRow maybe_master(const char* name, Access access) {
+    return {name, access, true, DtypeRule::master, kValue};
 }
 
 bool norm_accumulates(const Attrs& attrs) {
@@ -41,74 +63,80 @@ constexpr Dtype kI32 = Dtype::i32;
 constexpr Dtype kI64 = Dtype::i64;
 constexpr Dtype kF64 = Dtype::f64;
 constexpr Dtype kU8 = Dtype::u8;
+constexpr Dtype kU16 = Dtype::u16;
 
 // clang-format off
 const OpRow kRows[] = {
     {OpKind::embed, "embed", EmbedOperands::count,
-     {out("x"), in("wte"), maybe_in("wpe"), in("tokens", kI32), maybe_in("positions", kI32)},
+     {vout("x"), vin("wte"), maybe_vin("wpe"), in("tokens", kI32), maybe_in("positions", kI32)},
      check_embed, nullptr, gradient_embed},
     {OpKind::embed_backward, "embed_backward", EmbedBackwardOperands::count,
-     {maybe_upd("dwte"), maybe_upd("dwpe"), in("dx"), in("tokens", kI32),
+     {maybe_upd("dwte"), maybe_upd("dwpe"), vin("dx"), in("tokens", kI32),
       maybe_in("positions", kI32)},
      check_embed_backward, nullptr, nullptr},
 
     {OpKind::norm, "norm", NormOperands::count,
-     {out("y"), maybe_out("stats"), in("x"), in("gamma"), maybe_in("beta")},
+     {vout("y"), maybe_out("stats"), vin("x"), in("gamma"), maybe_in("beta")},
      check_norm, nullptr, gradient_norm},
     {OpKind::norm_backward, "norm_backward", NormBackwardOperands::count,
-     {out_or_upd("dx", norm_accumulates), maybe_upd("dgamma"), maybe_upd("dbeta"), in("dy"),
-      in("x"), in("stats"), in("gamma")},
+     {vout_or_upd("dx", norm_accumulates), maybe_upd("dgamma"), maybe_upd("dbeta"), vin("dy"),
+      vin("x"), in("stats"), in("gamma")},
      check_norm_backward, nullptr, nullptr},
 
     {OpKind::matmul, "matmul", MatmulOperands::count,
-     {out("y"), maybe_out("pre"), in("x"), in("w"), maybe_in("bias"), maybe_in("residual")},
+     {{"y", Access::write, false, DtypeRule::wide, kValue}, maybe_vout("pre"), vin("x"), vin("w"),
+      maybe_in("bias"), maybe_vin("residual")},
      check_matmul, flops_matmul, gradient_matmul},
     {OpKind::matmul_dx, "matmul_dx", MatmulDxOperands::count,
-     {out_or_upd("dx", matmul_accumulates), in("dy"), in("w")},
+     {vout_or_upd("dx", matmul_accumulates), vin("dy"), vin("w")},
      check_matmul_dx, flops_matmul_dx, nullptr},
     {OpKind::matmul_dw, "matmul_dw", MatmulDwOperands::count,
-     {maybe_upd("dw"), maybe_upd("dbias"), in("dy"), in("x")},
+     {maybe_upd("dw"), maybe_upd("dbias"), vin("dy"), vin("x")},
      check_matmul_dw, flops_matmul_dw, nullptr},
 
+    {OpKind::gelu, "gelu", GeluOperands::count,
+     {vout("y"), vin("x")},
+     check_same_two, nullptr, gradient_gelu},
     {OpKind::gelu_backward, "gelu_backward", GeluBackwardOperands::count,
-     {upd("d"), in("pre")},
+     {vupd("d"), vin("pre")},
      check_same_two, nullptr, nullptr},
     {OpKind::swiglu, "swiglu", SwigluOperands::count,
-     {out("h"), in("gate_up")},
+     {vout("h"), vin("gate_up")},
      check_swiglu, nullptr, gradient_swiglu},
     {OpKind::swiglu_backward, "swiglu_backward", SwigluBackwardOperands::count,
-     {out("dgate_up"), in("dh"), in("gate_up")},
+     {vout("dgate_up"), vin("dh"), vin("gate_up")},
      check_swiglu_backward, nullptr, nullptr},
 
     {OpKind::rope, "rope", RopeOperands::count,
-     {upd("qkv"), in("positions", kI32)},
+     {vupd("qkv"), in("positions", kI32)},
      check_rope, nullptr, gradient_rope},
     {OpKind::attention, "attention", AttentionOperands::count,
-     {out("o"), maybe_out("lse"), in("qkv"), in("segment_start", kI32)},
+     {vout("o"), maybe_out("lse"), vin("qkv"), in("segment_start", kI32)},
      check_attention, flops_attention, gradient_attention},
     {OpKind::attention_backward, "attention_backward", AttentionBackwardOperands::count,
-     {out("dqkv"), in("d_o"), in("qkv"), in("o"), in("lse"), in("segment_start", kI32)},
+     {vout("dqkv"), vin("d_o"), vin("qkv"), vin("o"), in("lse"), in("segment_start", kI32)},
      check_attention_backward, flops_attention_backward, nullptr},
     {OpKind::attention_cached, "attention_cached", AttentionCachedOperands::count,
-     {out("o"), upd("k_cache"), upd("v_cache"), in("qkv"), in("positions", kI32)},
+     {vout("o"), vupd("k_cache"), vupd("v_cache"), vin("qkv"), in("positions", kI32)},
      check_attention_cached, flops_attention_cached, nullptr},
 
     {OpKind::head_loss, "head_loss", HeadLossOperands::count,
-     {upd("loss", kF64), in("x"), in("w"), in("targets", kI32), in("loss_weights")},
+     {upd("loss", kF64), vin("x"), vin("w"), in("targets", kI32), in("loss_weights"),
+      maybe_in("loss_scale")},
      check_head_loss, flops_head_loss, gradient_head_loss, true},
     {OpKind::head_loss_backward, "head_loss_backward", HeadLossBackwardOperands::count,
-     {upd("loss", kF64), out("dx"), maybe_upd("dw"), in("x"), in("w"), in("targets", kI32),
-      in("loss_weights")},
+     {upd("loss", kF64), vout("dx"), maybe_upd("dw"), vin("x"), vin("w"), in("targets", kI32),
+      in("loss_weights"), maybe_in("loss_scale")},
      check_head_loss_backward, flops_head_loss_backward, nullptr},
     {OpKind::select_rows, "select_rows", SelectRowsOperands::count,
-     {out("y"), in("x"), in("rows", kI32)},
+     {vout("y"), vin("x"), in("rows", kI32)},
      check_select_rows, nullptr, nullptr},
     {OpKind::sample, "sample", SampleOperands::count,
      {out("token", kI32), in("logits")},
      check_sample, nullptr, nullptr},
 
     {OpKind::add, "add", AddOperands::count,
-     {upd("a"), in("b")},
+     {vupd("a"), vin("b")},
      check_same_two, nullptr, nullptr},
     {OpKind::fold, "fold", FoldOperands::count,
      {upd("total"), upd("part")},
@@ -117,20 +145,24 @@ const OpRow kRows[] = {
      {upd("sum", kI64), in("g")},
      check_grad_norm, nullptr, nullptr},
     {OpKind::clip, "clip", ClipOperands::count,
-     {out("clip", kF64), in("sum", kI64)},
+     {out("clip", kF64), in("sum", kI64), maybe_in("loss_scale")},
      check_clip, nullptr, nullptr},
     {OpKind::adamw, "adamw", AdamwOperands::count,
-     {upd("w"), upd("g"), upd("m"), upd("v"), in("clip", kF64)},
+     {vupd("w"), maybe_master("master", Access::update), upd("g"), upd("m"), upd("v"),
+      in("clip", kF64)},
      check_adamw, nullptr, nullptr},
+    {OpKind::loss_scale, "loss_scale", LossScaleOperands::count,
+     {upd("state"), in("clip", kF64)},
+     check_loss_scale, nullptr, nullptr},
 
     {OpKind::init, "init", InitOperands::count,
-     {out("w")},
-     check_nothing, nullptr, nullptr},
+     {vout("w"), maybe_master("master", Access::write)},
+     check_init, nullptr, nullptr},
     {OpKind::zero, "zero", ZeroOperands::count,
      {out("t")},
      check_nothing, nullptr, nullptr},
     {OpKind::digest, "digest", DigestOperands::count,
-     {upd("digest", kI64), in("t")},
+     {upd("digest", kI64), vin("t"), maybe_in("low", kU16)},
      check_digest, nullptr, nullptr},
     {OpKind::checkpoint_write, "checkpoint_write", CheckpointOperands::count,
      {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8),
@@ -152,6 +184,21 @@ const OpRow& op_row(OpKind kind) {
     return row;
 }
 
+Dtype operand_dtype(const Op& op, int operand) {
+    const OperandRow& row = op_row(op.kind).operand[operand];
+    switch (row.rule) {
+        case DtypeRule::fixed:
+            return row.dtype;
+        case DtypeRule::value:
+            return op.dtype;
+        case DtypeRule::wide:
+            return op.attrs.matmul.wide != 0 ? Dtype::f32 : op.dtype;
+        case DtypeRule::master:
+            return master_dtype(op.dtype);
+    }
+    return row.dtype;
+}
+
 Access operand_access(const Op& op, int operand) {
     const OperandRow& row = op_row(op.kind).operand[operand];
     return row.accumulates != nullptr && row.accumulates(op.attrs) ? Access::update : row.access;
@@ -163,7 +210,7 @@ double op_bytes(const Op& op, const Shape* shape) {
     for (int i = 0; i < row.operand_count; ++i) {
         if (op.operand[i] == kNoTensor) continue;
         const double once = static_cast<double>(shape[i].elements()) *
-                            static_cast<double>(dtype_bytes(row.operand[i].dtype));
+                            static_cast<double>(dtype_bytes(operand_dtype(op, i)));
         bytes += operand_access(op, i) == Access::update ? 2 * once : once;
     }
     return bytes;

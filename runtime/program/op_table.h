@@ -13,10 +13,19 @@ namespace plumb {
 
 enum class Access : uint8_t { write, update, read };
 
+// How the dtype of an operand follows from its op.
+enum class DtypeRule : uint8_t {
+    fixed,   // the row's
+    value,   // the op's value dtype
+    wide,    // the op's, f32 when the op is wide (attrs.matmul.wide)
+    master,  // of what makes the fp32 master beside weights of the value dtype (master_dtype)
+};
+
 struct OperandRow {
     const char* name;
     Access access;
     bool optional;
+    DtypeRule rule;
     Dtype dtype;
     // Whether an op with these attributes adds to an operand that the row has as `write`; nullptr:
     // never. Ask operand_access(), not the fields.
@@ -44,6 +53,15 @@ struct OpRow {
 };
 
 const OpRow& op_row(OpKind kind);
+
+// The dtype that an operand of this very op must have.
+Dtype operand_dtype(const Op& op, int operand);
+
+// The dtype of the tensor that completes weights of a value dtype to fp32 masters: u16 beside bf16,
+// f32 beside f16, u8 (none) beside f32.
+constexpr Dtype master_dtype(Dtype value) {
+    return value == Dtype::bf16 ? Dtype::u16 : value == Dtype::f16 ? Dtype::f32 : Dtype::u8;
+}
 
 // The access of an operand of this very op: the row's, but `update` where the op accumulates.
 Access operand_access(const Op& op, int operand);

@@ -37,6 +37,7 @@ struct Param {
     UnitId unit = -1;
     int64_t unit_offset = 0;  // elements from the start of the unit
     TensorId weight = kNoTensor;
+    TensorId master = kNoTensor;  // what completes a 16-bit weight to fp32 (op_table.h)
     TensorId grad = kNoTensor;
     // A tied parameter keeps one accumulator per further use in exact mode (a full tensor, with
     // its own micro-batch part), folded into `grad` once per step in order of use.
@@ -44,13 +45,20 @@ struct Param {
     TensorId moment1 = kNoTensor;
     TensorId moment2 = kNoTensor;
     int64_t elements() const { return shape.elements(); }
+    bool is_matrix() const { return shape.rank >= 2; }
 };
 
+// The elements of a unit: its matrices end to end in the order of declaration, then its 1-D
+// parameters. Gradients and moments are flat over all of them. Matrices have the value dtype, 1-D
+// parameters are always fp32, so weights are two tensors.
 struct Unit {
     std::string name;
     int64_t elements = 0;
-    std::vector<ParamId> params;
-    TensorId weight = kNoTensor;
+    int64_t matrix_elements = 0;
+    std::vector<ParamId> params;     // in the order of their elements
+    TensorId weight = kNoTensor;     // of the matrices
+    TensorId master = kNoTensor;     // beside `weight`, when its dtype has fewer bits than fp32
+    TensorId vectors = kNoTensor;    // weights of the 1-D parameters
     TensorId grad = kNoTensor;       // the step's sum
     TensorId grad_part = kNoTensor;  // one micro-batch's gradient (exact reduction only)
     TensorId moment1 = kNoTensor;

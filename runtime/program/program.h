@@ -18,6 +18,7 @@ using SectionId = int32_t;
 
 enum class Role : uint8_t {
     weight,      // persistent; flat units and the views of parameters in them
+    master,      // persistent; completes 16-bit weights to fp32
     grad,        // persistent; zero between uses
     moment,      // persistent
     state,       // persistent; changed only in `update`
@@ -126,6 +127,7 @@ struct IoTensors {
     TensorId grad_sum = kNoTensor;  // 4 i64
     TensorId clip = kNoTensor;      // 4 f64
     TensorId digest = kNoTensor;    // 2 i64
+    TensorId loss_scale = kNoTensor;  // 2 f32, of role state (fp16 only)
     // Generation.
     TensorId prompt_tokens = kNoTensor;     // BT i32, one prefill chunk
     TensorId prompt_positions = kNoTensor;  // BT i32, -1 for padding

@@ -30,6 +30,7 @@ double flops_matmul_dw(const Op& op, const Shape* shape);
 void gradient_matmul(Gradient& g, const Op& op);
 
 void check_same_two(const Op& op, const Shape* shape);
+void gradient_gelu(Gradient& g, const Op& op);
 void check_swiglu(const Op& op, const Shape* shape);
 void check_swiglu_backward(const Op& op, const Shape* shape);
 void gradient_swiglu(Gradient& g, const Op& op);
@@ -55,6 +56,8 @@ void check_sample(const Op& op, const Shape* shape);
 void check_grad_norm(const Op& op, const Shape* shape);
 void check_clip(const Op& op, const Shape* shape);
 void check_adamw(const Op& op, const Shape* shape);
+void check_loss_scale(const Op& op, const Shape* shape);
+void check_init(const Op& op, const Shape* shape);
 void check_digest(const Op& op, const Shape* shape);
 void check_nothing(const Op& op, const Shape* shape);
 

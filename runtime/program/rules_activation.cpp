@@ -4,6 +4,15 @@
 
 namespace plumb::rules {
 
+// The gradient of y turns into that of x in place, as in matmul's epilogue.
+void gradient_gelu(Gradient& g, const Op& op) {
+    using In = GeluOperands;
+    const TensorId dy = g.of(op.operand[In::y]);
+    if (dy == kNoTensor) return;
+    g.builder().record(OpKind::gelu_backward, {}, {dy, op.operand[In::x]});
+    g.hand_over(op.operand[In::y], op.operand[In::x]);
+}
+
 void check_swiglu(const Op& op, const Shape* shape) {
     using In = SwigluOperands;
     require_dim(op, "rows of h and gate_up", shape[In::h].rows(), shape[In::gate_up].rows());

@@ -50,9 +50,10 @@ void gradient_head_loss(Gradient& g, const Op& op) {
     const TensorId x = op.operand[In::x];
     const TensorId dx = g.target(x, &accumulate);
     CHECK_NOTE(!accumulate, "the loss is the last consumer of x");
-    g.builder().record(OpKind::head_loss_backward, op.attrs,
-                       {op.operand[In::loss], dx, g.parameter(op.operand[In::w]), x,
-                        op.operand[In::w], op.operand[In::targets], op.operand[In::loss_weights]});
+    g.builder().record(
+        OpKind::head_loss_backward, op.attrs,
+        {op.operand[In::loss], dx, g.parameter(op.operand[In::w]), x, op.operand[In::w],
+         op.operand[In::targets], op.operand[In::loss_weights], op.operand[In::loss_scale]});
 }
 
 void check_select_rows(const Op& op, const Shape* shape) {

@@ -80,6 +80,12 @@ TEST(Document, StateDigestHasTheDocumentsValue) {
     expect_holds(reader, state);  // which recomputes the digest from the stored chunks
 }
 
+TEST(Document, LongRunsHaveTheFormulasDigest) {
+    std::vector<uint32_t> bits(4099);
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint32_t>(i * 2654435761u);
+    EXPECT_EQ(digest_elements(5, 0, bits.data(), 4099), digest_by_formula(5, bits));
+}
+
 TEST(Document, ChunkSeedAndTilingSumHaveTheDocumentsValues) {
     const auto numbers = document_numbers();
     Uuid run;

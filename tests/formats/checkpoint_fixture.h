@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -57,6 +59,25 @@ inline void write_bytes(const std::string& path, const std::vector<uint8_t>& byt
     EXPECT_TRUE(file.good()) << path;
 }
 
+// Normal values of an f32, bf16 or f16 tensor of `size_bytes`.
+inline std::vector<uint8_t> normal_words(Dtype dtype, int64_t size_bytes, uint64_t key,
+                                         double scale = 0.02) {
+    const int64_t word_bytes = dtype_bytes(dtype);
+    std::vector<uint8_t> raw(static_cast<size_t>(size_bytes));
+    for (int64_t i = 0; i < size_bytes / word_bytes; ++i) {
+        const auto value = static_cast<float>(scale * random_normal(key, static_cast<uint64_t>(i)));
+        uint32_t bits = std::bit_cast<uint32_t>(value);
+        if (dtype == Dtype::bf16) bits = (bits + 0x8000u) >> 16;
+        // f16 of a normal number below 2: the exponent counts from 15, not 127, and 10 bits stay.
+        if (dtype == Dtype::f16)
+            bits = std::fabs(value) < 0x1p-14F
+                       ? 0
+                       : (bits >> 16 & 0x8000u) | ((bits & 0x7FFFFFFFu) - (112u << 23)) >> 13;
+        std::memcpy(raw.data() + i * word_bytes, &bits, static_cast<size_t>(word_bytes));
+    }
+    return raw;
+}
+
 // A state of tensors with its memory for saving.
 struct State {
     std::vector<TensorRecord> tensors;
@@ -69,26 +90,27 @@ struct State {
         tensors.push_back(make_tensor_record(stream, name, dtype, shape));
         data.emplace_back(static_cast<size_t>(shape.elements() * dtype_bytes(dtype)));
     }
-    // Normal fp32 values, or noise for other dtypes, different for every seed.
+    // Normal values for dtypes with an exponent, noise for others, different for every seed.
     void fill(uint64_t seed) {
         for (size_t t = 0; t < data.size(); ++t) {
             const uint64_t key = random_key(seed, tensors[t].name) + t;
-            const bool real = tensor_dtype(tensors[t]) == Dtype::f32;
-            for (size_t i = 0; i < data[t].size(); i += real ? 4 : 1) {
-                const auto value = static_cast<float>(0.02 * random_normal(key, i));
-                if (real)
-                    std::memcpy(&data[t][i], &value, 4);
-                else
-                    data[t][i] = static_cast<uint8_t>(philox(key, i, 0).word[0]);
-            }
+            const Dtype dtype = tensor_dtype(tensors[t]);
+            for (size_t i = 0; i < data[t].size(); ++i)
+                data[t][i] = static_cast<uint8_t>(philox(key, i, 0).word[0]);
+            if (dtype == Dtype::f32 || dtype == Dtype::bf16 || dtype == Dtype::f16)
+                data[t] = normal_words(dtype, static_cast<int64_t>(data[t].size()), key);
         }
     }
     Hash128 digest() const {
         Hash128 sum;
         for (size_t t = 0; t < data.size(); ++t) {
             std::vector<uint32_t> words;
-            if (tensor_dtype(tensors[t]) == Dtype::u8) {
-                words.assign(data[t].begin(), data[t].end());
+            const int64_t element_bytes = dtype_bytes(tensor_dtype(tensors[t]));
+            if (element_bytes < 4) {
+                for (size_t i = 0; i < data[t].size(); i += static_cast<size_t>(element_bytes)) {
+                    words.push_back(0);
+                    std::memcpy(&words.back(), &data[t][i], static_cast<size_t>(element_bytes));
+                }
             } else {
                 words.resize(data[t].size() / 4);
                 std::memcpy(words.data(), data[t].data(), data[t].size());
@@ -109,6 +131,9 @@ inline State small_state(uint64_t seed = 1) {
     state.add("state", "counts", Dtype::i64, make_shape(3, 5));
     state.add("state", "flags", Dtype::u8, make_shape(3, 1, 7, 2));
     state.add("state", "scale", Dtype::f32, Shape{});
+    state.add("param", "h.0.w", Dtype::bf16, make_shape(7, 5, 3));
+    state.add("master_lo", "h.0.w", Dtype::u16, make_shape(7, 5, 3));
+    state.add("param", "h.1.w", Dtype::f16, make_shape(101));
     state.fill(seed);
     return state;
 }

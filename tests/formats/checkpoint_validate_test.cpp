@@ -202,8 +202,10 @@ TEST(Validate, ForgedStructuresAreRefusedByTheField) {
     refuse("its box has", [](Saved& s) { s.chunks()[0].raw_bytes += 4; });
     refuse("lies outside param of wte", [](Saved& s) { s.chunks()[0].box.start[0] = -1; });
     refuse("lies outside param of wte", [](Saved& s) { s.chunks()[0].box.extent[0] = INT64_MAX; });
-    refuse("is of tensor 6, there are 6", [](Saved& s) { s.chunks()[0].tensor = 6; });
+    refuse("is of tensor 9, there are 9", [](Saved& s) { s.chunks()[0].tensor = 9; });
     refuse("codec 7", [](Saved& s) { s.chunks()[0].codec = 7; });
+    refuse("codec 1, transform 2", [](Saved& s) { s.chunks()[0].transform = 2; });
+    refuse("codec 1, transform 4", [](Saved& s) { s.chunks()[0].transform = 4; });
     refuse("reserved bytes", [](Saved& s) { s.chunks()[0].reserved1[15] = 1; });
     refuse("expected offset", [](Saved& s) { s.chunks()[1].offset += 64; });
     refuse("expected offset", [](Saved& s) { s.chunks()[1].stored_bytes = int64_t{1} << 62; });
@@ -217,7 +219,7 @@ TEST(Validate, ForgedStructuresAreRefusedByTheField) {
     refuse("stands twice", [](Saved& s) { s.tensors()[1] = s.tensors()[0]; });
     refuse("no valid name", [](Saved& s) { s.tensors()[0].name[0] = '\n'; });
     refuse("no valid name", [](Saved& s) { s.tensors()[0].name[100] = 'x'; });
-    refuse("no valid name", [](Saved& s) { s.tensors()[0].dtype_code = 6; });
+    refuse("no valid name", [](Saved& s) { s.tensors()[0].dtype_code = 9; });
     refuse("no valid name", [](Saved& s) { s.tensors()[0].dim[1] = INT64_MAX / 8; });
     refuse("no valid name", [](Saved& s) { s.tensors()[0].dim[3] = 2; });
     refuse("reserved bytes of the header", [](Saved& s) { s.header().reserved[7] = 1; });
@@ -236,7 +238,7 @@ TEST(Validate, ForgedCountsAreRefusedBeforeTheyAreUsed) {
         EXPECT_EQ(saved.judge().code, StatusCode::damaged);
     };
     refuse([](Saved& s) { s.header().tensor_count = INT64_MAX / 8; });
-    refuse([](Saved& s) { s.header().tensor_count = 7; });
+    refuse([](Saved& s) { s.header().tensor_count = 10; });
     refuse([](Saved& s) { s.header().file_count = INT64_MAX; });
     refuse([](Saved& s) { s.header().file_count = 0; });
     refuse([](Saved& s) { s.header().settings_bytes = -1; });
@@ -250,6 +252,9 @@ TEST(Validate, ForgedBytesNeverCrashTheValidatorOrTheDecoder) {
     Saved original = save(small_state());
     const ChunkRecord first = original.chunks()[0];
     const int64_t chunk_count = original.file().chunk_count;
+    // Its zstd frame comes after three planes of mantissas.
+    ASSERT_EQ(first.transform, static_cast<uint8_t>(ChunkTransform::planes_f32));
+    const int64_t frame_offset = first.offset + first.raw_bytes / 4 * 3;
     const OwnedStaging staging(codec_staging_bytes(kChunkBytesMax));
     const auto decodes = [&](Saved& saved, const ChunkRecord& chunk) {
         std::memcpy(staging.spans().stored.data, saved.data() + chunk.offset,
@@ -267,9 +272,9 @@ TEST(Validate, ForgedBytesNeverCrashTheValidatorOrTheDecoder) {
             const Philox4 r = philox(11, round, change);
             const auto pick = [&](int64_t count) { return r.word[1] % count; };
             uint8_t* const places[] = {
-                reinterpret_cast<uint8_t*>(saved.tensors() + pick(6)),
+                reinterpret_cast<uint8_t*>(saved.tensors() + pick(9)),
                 reinterpret_cast<uint8_t*>(saved.chunks() + pick(chunk_count)),
-                saved.data() + first.offset};
+                saved.data() + frame_offset};
             const size_t sizes[] = {sizeof(TensorRecord), sizeof(ChunkRecord), 40};
             const size_t which = r.word[0] % 3;
             places[which][r.word[2] % sizes[which]] = static_cast<uint8_t>(r.word[3]);

@@ -10,6 +10,7 @@
 
 #include "runtime/base/random.h"
 #include "tests/kernels/case_table.h"
+#include "tests/kernels/value_bits.h"
 
 namespace plumb::testing {
 
@@ -82,6 +83,9 @@ inline void fill_special(const KernelCase& c, uint64_t key, Values* values) {
     const bool loss_back = c.kind == OpKind::head_loss_backward;
     if (c.kind == OpKind::head_loss || loss_back) {
         const int64_t vocabulary = c.shape[loss_back ? 4 : 2].dim[0];
+        const int scale = loss_back ? static_cast<int>(HeadLossBackwardOperands::loss_scale)
+                                    : static_cast<int>(HeadLossOperands::loss_scale);
+        each(scale, [](int64_t i) { return i == 0 ? 64 : 3; });
         const int at = loss_back ? 5 : 3;
         each(at + 1, [&](int64_t i) { return 0.25 * static_cast<double>(integer(key, i, 5)); });
         each(at, [&](int64_t i) {
@@ -93,10 +97,18 @@ inline void fill_special(const KernelCase& c, uint64_t key, Values* values) {
     if (c.kind == OpKind::select_rows)
         each(2, [&](int64_t i) { return integer(key, i, c.shape[1].dim[1]); });
     if (c.kind == OpKind::adamw) {
-        each(3, [&](int64_t i) { return std::fabs(number(key, i)); });
-        v[4] = {0.37, 2.7, 1.0, 0.0};
+        each(AdamwOperands::v, [&](int64_t i) { return std::fabs(number(key, i)); });
+        v[AdamwOperands::clip] = {0.37, 2.7, 1.0, 0.0};
+        if (c.dtype(AdamwOperands::master) == Dtype::u16)
+            each(AdamwOperands::master, [&](int64_t i) { return integer(key, i, 65536); });
     }
     if (c.kind == OpKind::grad_norm || c.kind == OpKind::digest) each(0, [](int64_t) { return 0; });
+}
+
+// Values are what their operands can hold.
+inline void round_operands(const KernelCase& c, Values* values) {
+    for (int i = 0; i < c.operands(); ++i)
+        for (double& x : (*values)[static_cast<size_t>(i)]) x = rounded_to(c.dtype(i), x);
 }
 
 inline Values fill_case(const KernelCase& c, uint64_t seed) {
@@ -109,6 +121,7 @@ inline Values fill_case(const KernelCase& c, uint64_t seed) {
         for (size_t j = 0; j < v.size(); ++j) v[j] = number(key, static_cast<int64_t>(j));
     }
     fill_special(c, random_key(seed, c.name), &values);
+    round_operands(c, &values);
     return values;
 }
 
@@ -141,9 +154,7 @@ class BoundCase {
             for (int64_t j = 0; j < c.shape[i].elements(); ++j)
                 set(i, j, values[static_cast<size_t>(i)][static_cast<size_t>(j)]);
         }
-        Op op;
-        op.kind = c.kind;
-        op.attrs = c.attrs;
+        const Op op = c.op();
         DeviceRecord device;
         CHECK(named_device((std::string("cpu-") + isa_name(isa)).c_str(), threads, &device));
         scratch_ = Buffer(cpu_traits().scratch_bytes(op, c.shape, device));
@@ -154,7 +165,8 @@ class BoundCase {
         const KernelArgs args{
             &case_.attrs, case_.shape,       data_,   scratch_.data(), scratch_.size_bytes(),
             &scalars,     case_.micro_batch, threads_};
-        kernel_table(isa_).kernel[static_cast<int>(case_.kind)](args);
+        kernel_table(isa_).kernel[static_cast<int>(case_.kind)][value_index(case_.value_dtype)](
+            args);
     }
     // What the kernel must set is NaN before.
     void poison_outputs() {
@@ -176,6 +188,11 @@ class BoundCase {
                 return static_cast<double>(at<int32_t>(i)[j]);
             case Dtype::i64:
                 return static_cast<double>(at<int64_t>(i)[j]);
+            case Dtype::bf16:
+            case Dtype::f16:
+                return half_value(case_.dtype(i), at<uint16_t>(i)[j]);
+            case Dtype::u16:
+                return static_cast<double>(at<uint16_t>(i)[j]);
             default:
                 return static_cast<double>(at<float>(i)[j]);
         }
@@ -190,6 +207,13 @@ class BoundCase {
                 break;
             case Dtype::i64:
                 at<int64_t>(i)[j] = static_cast<int64_t>(value);
+                break;
+            case Dtype::bf16:
+            case Dtype::f16:
+                at<uint16_t>(i)[j] = half_bits(case_.dtype(i), value);
+                break;
+            case Dtype::u16:
+                at<uint16_t>(i)[j] = static_cast<uint16_t>(value);
                 break;
             default:
                 at<float>(i)[j] = static_cast<float>(value);

@@ -22,6 +22,7 @@ struct KernelCase {
     Attrs attrs;
     Shape shape[kMaxOperands];
     int32_t micro_batch = 0;
+    Dtype value_dtype = Dtype::f32;
 
     int operands() const { return op_row(kind).operand_count; }
     // The op, its present operands numbered as they stand.
@@ -29,6 +30,7 @@ struct KernelCase {
         Op made;
         made.kind = kind;
         made.attrs = attrs;
+        made.dtype = value_dtype;
         made.operand_count = static_cast<int16_t>(operands());
         for (int i = 0; i < operands(); ++i) made.operand[i] = shape[i].rank == 0 ? kNoTensor : i;
         return made;
@@ -36,7 +38,7 @@ struct KernelCase {
     // Whether an operand's old value counts.
     bool updates(int operand) const { return operand_access(op(), operand) == Access::update; }
     bool writes(int operand) const { return operand_access(op(), operand) != Access::read; }
-    Dtype dtype(int operand) const { return op_row(kind).operand[operand].dtype; }
+    Dtype dtype(int operand) const { return operand_dtype(op(), operand); }
 };
 
 // For GoogleTest's messages.
@@ -98,7 +100,7 @@ inline KernelCase matmul_case(int64_t n, int64_t i, int64_t o, Epilogue e) {
     const std::string variant = std::string(e.bias ? "b" : "") + (e.gelu ? "g" : "") +
                                 (e.pre ? "p" : "") + (e.residual ? "r" : "");
     c.name = case_name(c.kind, {n, i, o}, variant.c_str());
-    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0};
+    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0, 0};
     c.shape[0] = make_shape(n, o);
     if (e.pre) c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(n, i);
@@ -111,7 +113,7 @@ inline KernelCase matmul_dx_case(int64_t n, int64_t i, int64_t o, bool accumulat
     KernelCase c;
     c.kind = OpKind::matmul_dx;
     c.name = case_name(c.kind, {n, i, o, accumulate});
-    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0};
+    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0, 0};
     c.shape[0] = make_shape(n, i);
     c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(o, i);
@@ -128,15 +130,23 @@ inline KernelCase matmul_dw_case(int64_t n, int64_t i, int64_t o, bool weight, b
     return c;
 }
 
-// Ops of one tensor shape: gelu_backward, add, fold, adamw, zero, init.
+// Ops of one tensor shape: gelu, gelu_backward, add, fold, adamw, zero, init.
 inline KernelCase flat_case(OpKind kind, int64_t count) {
     KernelCase c;
     c.kind = kind;
     c.name = case_name(kind, {count});
     for (int i = 0; i < c.operands(); ++i) c.shape[i] = make_shape(count);
-    if (kind == OpKind::adamw) c.shape[4] = make_shape(4);
+    if (kind == OpKind::adamw) {
+        c.shape[AdamwOperands::master] = {};
+        c.shape[AdamwOperands::clip] = make_shape(4);
+    }
+    if (kind == OpKind::init) c.shape[InitOperands::master] = {};
+    if (kind == OpKind::clip) c.shape[ClipOperands::loss_scale] = {};
     if (kind == OpKind::grad_norm) c.shape[0] = make_shape(4);
-    if (kind == OpKind::digest) c.shape[0] = make_shape(2);
+    if (kind == OpKind::digest) {
+        c.shape[DigestOperands::digest] = make_shape(2);
+        c.shape[DigestOperands::low] = {};
+    }
     return c;
 }
 inline KernelCase swiglu_case(bool backward, int64_t n, int64_t f) {
@@ -175,14 +185,16 @@ inline KernelCase attention_case(OpKind kind, int64_t b, int64_t t, Heads h, int
     for (size_t i = 0; i < shapes.size(); ++i) c.shape[i] = shapes[i];
     return c;
 }
-inline KernelCase head_loss_case(bool backward, int64_t n, int64_t d, int64_t v, int64_t chunk) {
+inline KernelCase head_loss_case(bool backward, int64_t n, int64_t d, int64_t v, int64_t chunk,
+                                 bool scaled = false) {
     KernelCase c;
     c.kind = backward ? OpKind::head_loss_backward : OpKind::head_loss;
-    c.name = case_name(c.kind, {n, d, v, chunk});
+    c.name = case_name(c.kind, {n, d, v, chunk}, scaled ? "scaled" : "");
     c.attrs.loss.chunk = chunk;
     const Shape x = make_shape(1, n, d), w = make_shape(v, d), bt = make_shape(1, n);
     const Shape one = make_shape(1);
-    const Shape forward[] = {one, x, w, bt, bt}, back[] = {one, x, w, x, w, bt, bt};
+    const Shape scale = scaled ? make_shape(2) : Shape{};
+    const Shape forward[] = {one, x, w, bt, bt, scale}, back[] = {one, x, w, x, w, bt, bt, scale};
     for (int i = 0; i < c.operands(); ++i) c.shape[i] = backward ? back[i] : forward[i];
     return c;
 }
@@ -214,6 +226,14 @@ inline void add_matmul_cases(std::vector<KernelCase>* cases) {
         cases->push_back(matmul_dx_case(s[0], s[1], s[2], turn % 2 == 0));
         cases->push_back(matmul_dw_case(s[0], s[1], s[2], turn % 5 != 4, turn % 3 != 1));
     }
+    for (const int64_t rows : {3, 13}) {
+        KernelCase wide = matmul_case(rows, 263, 45, {true, false, false, false});
+        wide.attrs.matmul.wide = 1;
+        wide.name += "_wide";
+        cases->push_back(wide);
+    }
+    cases->push_back(matmul_case(1155, 523, 5, {true, true, true, false}));
+    cases->push_back(matmul_case(13, 523, 1027, {true, false, false, true}));
     cases->push_back(matmul_dx_case(5, 31, 515, true));
     cases->push_back(matmul_dw_case(523, 37, 29, true, true));
 }
@@ -229,6 +249,7 @@ inline std::vector<KernelCase> small_cases() {
         cases.push_back(head_loss_case(backward, 1, 1, 2, 1));
         cases.push_back(head_loss_case(backward, 37, 19, 101, 8));
         cases.push_back(head_loss_case(backward, 64, 32, 257, 64));
+        cases.push_back(head_loss_case(backward, 21, 17, 259, 16, true));
         cases.push_back(head_loss_case(backward, 23, 16, 1031, 1000));
     }
     for (const NormKind kind : {NormKind::layer, NormKind::rms}) {
@@ -241,7 +262,8 @@ inline std::vector<KernelCase> small_cases() {
     }
     add_matmul_cases(&cases);
     for (const int64_t count : {1, 15, 16, 1000, 4099})
-        for (const OpKind kind : {OpKind::gelu_backward, OpKind::add, OpKind::fold, OpKind::adamw})
+        for (const OpKind kind :
+             {OpKind::gelu, OpKind::gelu_backward, OpKind::add, OpKind::fold, OpKind::adamw})
             cases.push_back(flat_case(kind, count));
     const Heads heads[] = {{1, 1, 2}, {4, 2, 6}, {3, 3, 16}, {6, 2, 34}, {2, 1, 64}};
     for (const Heads& h : heads) {
@@ -266,6 +288,31 @@ inline std::vector<KernelCase> small_cases() {
     return cases;
 }
 
+// The same op on values of another dtype, with masters where the op needs them.
+inline KernelCase in_dtype(KernelCase c, Dtype dtype) {
+    c.value_dtype = dtype;
+    if (dtype == Dtype::f32) return c;
+    c.name += std::string("_") + dtype_name(dtype);
+    if (c.kind == OpKind::adamw) c.shape[AdamwOperands::master] = c.shape[AdamwOperands::w];
+    if (c.kind == OpKind::init) c.shape[InitOperands::master] = c.shape[InitOperands::w];
+    if (c.kind == OpKind::digest && dtype == Dtype::bf16)
+        c.shape[DigestOperands::low] = c.shape[DigestOperands::t];
+    return c;
+}
+
+// Each small case in every value dtype that its op has. AdamW of 16-bit weights is not compared
+// with fp64 but, bit by bit, with that of f32 (value_dtypes_test.cpp).
+inline std::vector<KernelCase> small_cases_of_all_dtypes() {
+    std::vector<KernelCase> cases;
+    for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
+        for (const KernelCase& c : small_cases())
+            if (kernel_table(Isa::portable).kernel[static_cast<int>(c.kind)][value_index(dtype)] !=
+                    nullptr &&
+                (c.kind != OpKind::adamw || dtype == Dtype::f32))
+                cases.push_back(in_dtype(c, dtype));
+    return cases;
+}
+
 // GPT-2 124M, B sequences of T tokens, and attention with grouped queries.
 inline std::vector<KernelCase> model_cases(int64_t b, int64_t t, int64_t d, int64_t v) {
     std::vector<KernelCase> cases;
@@ -286,6 +333,7 @@ inline std::vector<KernelCase> model_cases(int64_t b, int64_t t, int64_t d, int6
     cases.push_back(matmul_case(1, d, f, {true, true, false, false}));
     cases.push_back(matmul_case(1, d, v, {false, false, false, false}));
     cases.push_back(matmul_case(4, d, f, {true, true, false, false}));
+    cases.push_back(flat_case(OpKind::gelu, n * f));
     cases.push_back(flat_case(OpKind::gelu_backward, n * f));
     cases.push_back(swiglu_case(false, n, f));
     cases.push_back(swiglu_case(true, n, f));

@@ -107,6 +107,15 @@ TEST(Gradients, Gelu) {
         {matmul_case(1, 3, 50, {true, true, true, false}), backward, 0, 0, {{1, 1}}, {{4, 0}}});
 }
 
+TEST(Gradients, GeluApart) {
+    check_pair({flat_case(OpKind::gelu, 50),
+                flat_case(OpKind::gelu_backward, 50),
+                0,
+                0,
+                {{1, 1}},
+                {{1, 0}}});
+}
+
 TEST(Gradients, Swiglu) {
     check_pair({swiglu_case(false, 3, 17), swiglu_case(true, 3, 17), 0, 1, {{1, 2}}, {{1, 0}}});
 }

@@ -12,18 +12,19 @@ namespace {
 class Optimizer : public ::testing::TestWithParam<Isa> {};
 
 TEST_P(Optimizer, AdamwOfANonFiniteStepOnlyZeroesTheGradient) {
+    using O = AdamwOperands;
     const KernelCase c = flat_case(OpKind::adamw, 1003);
     Values values = fill_case(c, 1);
-    values[4] = {1.0, 0.0, 0.0, 0.0};
-    values[1][5] = std::numeric_limits<double>::quiet_NaN();
+    values[O::clip] = {1.0, 0.0, 0.0, 0.0};
+    values[O::g][5] = std::numeric_limits<double>::quiet_NaN();
     for (const int32_t threads : {1, 2}) {
         BoundCase bound(c, values, GetParam(), threads);
         bound.run();
         for (int64_t i = 0; i < 1003; ++i) {
-            for (const int operand : {0, 2, 3})
+            for (const int operand : {O::w, O::m, O::v})
                 EXPECT_EQ(bound.get(operand, i),
                           values[static_cast<size_t>(operand)][static_cast<size_t>(i)]);
-            EXPECT_EQ(bound.get(1, i), 0.0);
+            EXPECT_EQ(bound.get(O::g, i), 0.0);
         }
     }
 }
@@ -31,8 +32,8 @@ TEST_P(Optimizer, AdamwOfANonFiniteStepOnlyZeroesTheGradient) {
 TEST_P(Optimizer, AdamwWithoutDecayAttributeKeepsAWeightWithoutGradient) {
     KernelCase c = flat_case(OpKind::adamw, 40);
     Values values = fill_case(c, 2);
-    for (const size_t zeroed : {1U, 2U, 3U})
-        std::fill(values[zeroed].begin(), values[zeroed].end(), 0.0);
+    for (const int zeroed : {AdamwOperands::g, AdamwOperands::m, AdamwOperands::v})
+        for (double& value : values[static_cast<size_t>(zeroed)]) value = 0.0;
     BoundCase plain(c, values, GetParam(), 1);
     plain.run();
     c.attrs.state.decay = 1;

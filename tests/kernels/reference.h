@@ -27,6 +27,9 @@ struct Reference {
     }
     int64_t index(int operand, int64_t i) { return std::llround(value_of(at(operand, i))); }
     bool has(int operand) const { return !v[static_cast<size_t>(operand)].empty(); }
+    // What the op reads again after it was rounded to the value dtype. What it only writes is
+    // rounded where results are compared.
+    T stored(T x) const { return stored_as(c.value_dtype, x); }
 
     void embed() {
         const int64_t d = c.shape[0].last();
@@ -103,8 +106,10 @@ struct Reference {
                 for (int64_t i = 0; i < i_count; ++i)
                     y += at(2, n * i_count + i) * at(3, o * i_count + i);
                 if (has(4)) y += at(4, o);
+                const bool activated = c.attrs.matmul.activation == Activation::gelu_tanh;
+                if (activated) y = stored(y);
                 if (has(1)) at(1, n * o_count + o) = y;
-                if (c.attrs.matmul.activation == Activation::gelu_tanh) y = gelu(y);
+                if (activated) y = gelu(y);
                 if (has(5)) y += at(5, n * o_count + o);
                 at(0, n * o_count + o) = y;
             }
@@ -128,6 +133,9 @@ struct Reference {
                 for (int64_t i = 0; has(0) && i < i_count; ++i)
                     at(0, o * i_count + i) += dy * at(3, n * i_count + i);
             }
+    }
+    void gelu() {
+        for (size_t i = 0; i < v[0].size(); ++i) v[0][i] = gelu(v[1][i]);
     }
     void gelu_backward() {
         for (size_t i = 0; i < v[0].size(); ++i) v[0][i] = v[0][i] * gelu_slope(v[1][i]);
@@ -279,6 +287,7 @@ struct Reference {
     void head_loss(int first, bool backward) {
         const int64_t d_count = c.shape[first].last(), v_count = c.shape[first + 1].dim[0];
         if (backward) std::fill(v[1].begin(), v[1].end(), T(0));
+        const int scale = first + 4;
         std::vector<T> logits(static_cast<size_t>(v_count));
         for (int64_t n = 0; n < c.shape[first].rows(); ++n) {
             const T weight = at(first + 3, n);
@@ -300,6 +309,8 @@ struct Reference {
                 T g = exp(logits[static_cast<size_t>(j)] - T(max)) / sum;
                 if (j == target) g = g - T(1);
                 g = g * weight * T(s.inverse_weight_sum);
+                if (has(scale)) g = g * at(scale, 0);
+                g = stored(g);
                 for (int64_t d = 0; d < d_count; ++d) {
                     at(1, n * d_count + d) += g * at(4, j * d_count + d);
                     if (has(2)) at(2, j * d_count + d) += g * at(3, n * d_count + d);
@@ -322,15 +333,18 @@ struct Reference {
         }
     }
     void adamw() {
-        for (size_t i = 0; i < v[0].size(); ++i) {
-            const T g = v[1][i] * T(v[4][0]);
+        using O = AdamwOperands;
+        auto &w = v[O::w], &grad = v[O::g], &m1 = v[O::m], &m2 = v[O::v];
+        const T scale = T(v[O::clip][0]);
+        for (size_t i = 0; i < w.size(); ++i) {
+            const T g = grad[i] * scale;
             const T decay = c.attrs.state.decay != 0 ? s.weight_decay : 0.0;
-            v[1][i] = 0;
-            v[0][i] = v[0][i] * (T(1) - T(s.lr) * decay);
-            v[2][i] = v[2][i] + T(1 - s.beta1) * (g - v[2][i]);
-            v[3][i] = T(s.beta2) * v[3][i] + T(1 - s.beta2) * g * g;
-            const T root = sqrt(v[3][i]) / T(std::sqrt(s.bias_correction2)) + T(s.eps);
-            v[0][i] = v[0][i] - T(s.lr / s.bias_correction1) * v[2][i] / root;
+            grad[i] = 0;
+            w[i] = w[i] * (T(1) - T(s.lr) * decay);
+            m1[i] = m1[i] + T(1 - s.beta1) * (g - m1[i]);
+            m2[i] = T(s.beta2) * m2[i] + T(1 - s.beta2) * g * g;
+            const T root = sqrt(m2[i]) / T(std::sqrt(s.bias_correction2)) + T(s.eps);
+            w[i] = w[i] - T(s.lr / s.bias_correction1) * m1[i] / root;
         }
     }
 
@@ -351,6 +365,8 @@ struct Reference {
                 return matmul_dx();
             case K::matmul_dw:
                 return matmul_dw();
+            case K::gelu:
+                return gelu();
             case K::gelu_backward:
                 return gelu_backward();
             case K::swiglu:

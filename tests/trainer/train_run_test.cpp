@@ -159,7 +159,8 @@ TEST_F(TrainRun, ThreadsRepetitionAndRecomputationDoNotChangeABit) {
     ASSERT_EQ(digests("a").size(), 3u);
     for (const char* other :
          {"--run.threads=1", "--run.threads=2", "--run.threads=3", "--layout.recompute=block:1",
-          "--layout.recompute=block:2", "--train.sample_tokens=0"}) {
+          "--layout.recompute=block:2", "--layout.recompute=selective",
+          "--layout.recompute=attention", "--train.sample_tokens=0"}) {
         std::filesystem::remove_all(path("b"));
         ASSERT_EQ(train("--checkpoint.dir=b " + (other + shape)), 0) << error_;
         EXPECT_EQ(digests("b"), digests("a")) << other;
@@ -275,6 +276,17 @@ TEST_F(TrainRun, WhatIsWrongIsSaidBeforeTheFirstStep) {
         EXPECT_NE(error_.find(c.part), std::string::npos) << c.arguments << ": " << error_;
         EXPECT_FALSE(std::filesystem::exists(path("run"))) << c.arguments;
     }
+}
+
+// The error's line, the best changes, and the command that lists all of them.
+TEST_F(TrainRun, WhatDoesNotFitComesWithAdvice) {
+    EXPECT_EQ(train("'--checkpoint.dir=a run' --run.memory=9MiB"), 3);
+    EXPECT_NE(error_.find("run.memory is 9437184 bytes"), std::string::npos) << error_;
+    EXPECT_NE(error_.find("\n  --checkpoint.chunk_bytes="), std::string::npos) << error_;
+    EXPECT_NE(error_.find("\n  all of them: plumb-plan run.toml "), std::string::npos) << error_;
+    EXPECT_NE(error_.find(" '--checkpoint.dir=a run' --run.memory=9MiB --memory 9437184\n"),
+              std::string::npos)
+        << error_;
 }
 
 TEST_F(TrainRun, ACheckpointOfAnotherModelIsRefused) {

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "runtime/base/dtype.h"
+
 namespace plumb {
 namespace {
 
@@ -17,6 +19,31 @@ TEST(Digest, AnySplitGivesTheSameSum) {
         const Hash128 tail = digest_elements(key, 5 + cut, bits.data() + cut, 1001 - cut);
         EXPECT_EQ(digest_add(tail, head), whole) << cut;
     }
+}
+
+TEST(Digest, NarrowPatternsCountAsWideOnes) {
+    std::vector<uint8_t> bytes(3001);
+    std::vector<uint16_t> halves(3001);
+    std::vector<uint32_t> wide8, wide16;
+    for (size_t i = 0; i < bytes.size(); ++i) {
+        halves[i] = static_cast<uint16_t>(i * 40503u);
+        bytes[i] = static_cast<uint8_t>(halves[i] >> 7);
+        wide16.push_back(halves[i]);
+        wide8.push_back(bytes[i]);
+    }
+    EXPECT_EQ(digest_elements(9, 7, bytes.data(), 3001), digest_elements(9, 7, wide8.data(), 3001));
+    EXPECT_EQ(digest_elements(9, 7, halves.data(), 3001),
+              digest_elements(9, 7, wide16.data(), 3001));
+}
+
+// Term by term: the vectors' sums carry as 128-bit numbers do.
+TEST(Digest, ALongRunIsTheSumOfItsElements) {
+    std::vector<uint32_t> bits(5000);
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint32_t>(i * i * 2654435761u);
+    Hash128 sum;
+    for (int64_t i = 0; i < 5000; ++i)
+        sum = digest_add(sum, digest_elements(77, i, &bits[static_cast<size_t>(i)], 1));
+    EXPECT_EQ(digest_elements(77, 0, bits.data(), 5000), sum);
 }
 
 TEST(Digest, EverySingleBitPositionAndTensorMatters) {
@@ -33,6 +60,22 @@ TEST(Digest, EverySingleBitPositionAndTensorMatters) {
     EXPECT_NE(digest_elements(key, 1, bits.data(), 64), reference);
     EXPECT_NE(digest_elements(digest_key("param", "b"), 0, bits.data(), 64), reference);
     EXPECT_NE(digest_elements(digest_key("moment1", "a"), 0, bits.data(), 64), reference);
+}
+
+// Of pairs of 16-bit halves as of the masters that they join to, across the blocks of joining.
+TEST(Digest, MasterPairsCountAsTheirMasters) {
+    for (const size_t count : {1U, 255U, 256U, 257U, 1003U}) {
+        std::vector<uint32_t> bits(count);
+        std::vector<uint16_t> high(count), low(count);
+        for (size_t i = 0; i < count; ++i) {
+            bits[i] = static_cast<uint32_t>(i * 2654435761u) & 0xBFFFFFFFu;  // no NaN
+            high[i] = split_master(bits[i]).high;
+            low[i] = split_master(bits[i]).low;
+        }
+        const auto n = static_cast<int64_t>(count);
+        EXPECT_EQ(digest_masters(7, 11, high.data(), low.data(), n),
+                  digest_elements(7, 11, bits.data(), n));
+    }
 }
 
 TEST(Digest, SwappedElementsDiffer) {

@@ -75,7 +75,7 @@ threads = 2
 memory = "1.5GiB"
 )");
     EXPECT_EQ(c.layout.reduction, Reduction::exact);
-    EXPECT_EQ(c.layout.recompute_blocks, 2);
+    EXPECT_EQ(c.layout.recompute, (Recompute{RecomputeKind::block, 2}));
     EXPECT_EQ(c.run.batch.micro_batch_count(), 3);
     EXPECT_EQ(c.run.batch.step_tokens(), 384);
     EXPECT_EQ(c.run.train.stop_at, 60);
@@ -215,10 +215,10 @@ TEST(RunConfig, OutOfRangeNamesValueAndRange) {
               "--train.lr_schedule=step: train.lr_schedule is \"step\"; it must be one of cosine, "
               "linear, constant, wsd");
     EXPECT_EQ(override_error("--layout.recompute=block:0"),
-              "--layout.recompute=block:0: layout.recompute is \"block:0\"; it must be none or "
-              "block:K with K from 1 to 65536");
+              "--layout.recompute=block:0: layout.recompute is \"block:0\"; it must be one of "
+              "none, selective, attention, or block:K with K from 1 to 65536");
     EXPECT_EQ(override_error("--train.dtype=int8"),
-              "--train.dtype=int8: train.dtype is \"int8\"; it must be fp32");
+              "--train.dtype=int8: train.dtype is \"int8\"; it must be one of auto, fp32, bf16, fp16");
 }
 
 TEST(RunConfig, OverflowIsAnError) {
@@ -250,13 +250,8 @@ TEST(RunConfig, WhatIsNotSupportedYetSaysSo) {
     }
     EXPECT_EQ(file_error("[layout]\nzero = 3\n"),
               "r.toml:3:1: not supported yet: layout.zero found 3, supported 0");
-    EXPECT_EQ(file_error("[train]\ndtype = \"bf16\"\n"),
-              "r.toml:3:1: not supported yet: train.dtype found \"bf16\", supported \"fp32\"");
     EXPECT_EQ(file_error("[layout]\nschedule = \"zb-h1\"\n"),
               "r.toml:3:1: not supported yet: layout.schedule found \"zb-h1\", supported \"1f1b\"");
-    EXPECT_EQ(file_error("[layout]\nrecompute = \"selective\"\n"),
-              "r.toml:3:1: not supported yet: layout.recompute found \"selective\", supported "
-              "\"none\" and \"block:K\"");
     EXPECT_EQ(file_error("[layout]\nzero = 4\n"),
               "r.toml:3:1: layout.zero is 4; it must be from 0 to 3");
 }

@@ -17,8 +17,10 @@ using Logits = std::vector<float>;
 
 class GenerateTest : public testing::TestWithParam<const char*> {
   protected:
-    std::unique_ptr<Session> make_session(int64_t prefill_chunk, int32_t threads = 1) {
+    std::unique_ptr<Session> make_session(int64_t prefill_chunk, int32_t threads = 1,
+                                          ComputeDtype dtype = ComputeDtype::fp32) {
         GoldenRun run;
+        run.dtype = dtype;
         run.threads = threads;
         RunConfig config = golden_config(golden_, run);
         config.run.generate.prefill_chunk = prefill_chunk;
@@ -63,6 +65,27 @@ class GenerateTest : public testing::TestWithParam<const char*> {
 
     Golden golden_ = read_golden(GetParam());
 };
+
+// bf16 keeps 8 bits of each weight and activation, fp16 11.
+TEST_P(GenerateTest, LogitsIn16BitsAreThoseOfPyTorch) {
+    for (const auto& [dtype, bound] : {std::pair{ComputeDtype::bf16, 2e-2},
+                                       std::pair{ComputeDtype::fp16, 5e-3}}) {
+        const auto session = make_session(5, 1, dtype);
+        Generator generator(*session);
+        const GoldenForward& forward = golden_.forward;
+        double worst = 0;
+        for (int64_t s = 0; s < forward.sequences; ++s) {
+            const int64_t first = s * forward.sequence_length;
+            for (int64_t n = 1; n <= forward.sequence_length; ++n) {
+                generator.start(forward.tokens.data() + first, n, {});
+                const double* row = forward.logits.data() + (first + n - 1) * golden_.vocab_size;
+                worst = std::max(worst, difference(logits(generator), row));
+            }
+        }
+        EXPECT_LE(worst, bound) << value_dtype_name(program_dtype(session->config(),
+                                                                  Purpose::generate));
+    }
+}
 
 TEST_P(GenerateTest, PrefillGivesTheLogitsOfPyTorch) {
     const auto session = make_session(5);

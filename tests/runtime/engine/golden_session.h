@@ -8,6 +8,7 @@
 
 #include "runtime/config/hf_config.h"
 #include "runtime/engine/session.h"
+#include "runtime/engine/state_records.h"
 #include "tests/golden/golden_file.h"
 #include "tests/golden/golden_model.h"
 
@@ -15,16 +16,17 @@ namespace plumb {
 
 struct GoldenRun {
     int32_t threads = 1;
-    int64_t recompute_blocks = 0;
+    Recompute recompute;
     Reduction reduction = Reduction::fast;
     int64_t loss_chunk = 7;     // not a divisor of a micro-batch's 32 tokens
     int64_t micro_batches = 0;  // 0: as in the golden file
+    ComputeDtype dtype = ComputeDtype::fp32;
 };
 
 inline RunConfig golden_config(const Golden& golden, const GoldenRun& run) {
     RunConfig config;
     config.model = parse_hf_config(golden.config, "golden");
-    config.layout.recompute_blocks = run.recompute_blocks;
+    config.layout.recompute = run.recompute;
     config.layout.reduction = run.reduction;
     BatchSpec& batch = config.run.batch;
     batch.sequence_length = golden.training.sequence_length;
@@ -33,17 +35,29 @@ inline RunConfig golden_config(const Golden& golden, const GoldenRun& run) {
         batch.micro_batch *
         (run.micro_batches > 0 ? run.micro_batches : golden.training.micro_batches);
     config.run.train.loss_chunk = run.loss_chunk;
+    config.run.train.dtype = run.dtype;
     config.run.run.threads = run.threads;
     complete_run(config, "golden");
     return config;
+}
+
+inline void put_golden(Session& session, const Param& param, const std::vector<float>& w) {
+    const auto at = [&](TensorId id) {
+        return id == kNoTensor ? nullptr : session.executor().data<char>(id);
+    };
+    const Dtype dtype = session.program().tensors[static_cast<size_t>(param.weight)].dtype;
+    put_weights({dtype, at(param.weight), at(param.master)}, 0, param.elements(), "param",
+                Dtype::f32, w.data());
 }
 
 inline void set_golden_weights(Session& session) {
     if (session.program().phase(PhaseKind::initialise) != nullptr)
         session.run_phase(PhaseKind::initialise);
     for (const Param& param : session.program().params) {
-        float* w = session.executor().data<float>(param.weight);
-        for (int64_t i = 0; i < param.elements(); ++i) w[i] = golden_value(param.name, i);
+        std::vector<float> w(static_cast<size_t>(param.elements()));
+        for (size_t i = 0; i < w.size(); ++i)
+            w[i] = golden_value(param.name, static_cast<int64_t>(i));
+        put_golden(session, param, w);
     }
 }
 
@@ -83,6 +97,8 @@ inline void set_golden_scalars(Session& session, const Golden& golden, int64_t s
     scalars.bias_correction2 = 1 - std::pow(t.beta2, static_cast<double>(step + 1));
     scalars.inverse_weight_sum =
         1.0 / static_cast<double>(session.config().run.batch.step_tokens());
+    scalars.loss_scale_window =
+        static_cast<double>(session.config().run.train.loss_scale_window);
     *session.executor().data<double>(session.program().io.loss) = 0;
 }
 

@@ -27,6 +27,22 @@ class GoldenTrainingTest : public testing::TestWithParam<const char*> {
         outcome.digest = StateIo(session).digest();
         return outcome;
     }
+    // The gradients of all parameters after the micro-batches of one step.
+    std::vector<float> gradients(const GoldenRun& run) {
+        Session session(golden_config(golden_, run), Purpose::train);
+        set_golden_weights(session);
+        fill_golden_step(session, golden_, 0);
+        set_golden_scalars(session, golden_, 0);
+        const SectionId update = session.program().section(SectionKind::update);
+        for (const Entry& entry : session.program().phase(PhaseKind::step)->entries)
+            if (entry.section != update) session.executor().run(entry);
+        std::vector<float> all;
+        for (const Param& param : session.program().params) {
+            const float* g = session.executor().data<float>(param.grad);
+            all.insert(all.end(), g, g + param.elements());
+        }
+        return all;
+    }
 };
 
 TEST_P(GoldenTrainingTest, LossesAndNormsOfTwentySteps) {
@@ -75,21 +91,39 @@ TEST_P(GoldenTrainingTest, GradientOfEachParameter) {
 TEST_P(GoldenTrainingTest, SettingsThatChangeNoBit) {
     const Outcome reference = train({}, 5);
     GoldenRun run;
-    for (const int64_t blocks : {1, 2, 3}) {
-        run.recompute_blocks = blocks;
-        EXPECT_EQ(train(run, 5).digest, reference.digest) << "recompute block:" << blocks;
-    }
-    run = {};
     run.threads = 2;
     EXPECT_EQ(train(run, 5).digest, reference.digest) << "two threads";
     EXPECT_EQ(train({}, 5).digest, reference.digest) << "run to run";
     run = {};
     run.reduction = Reduction::exact;
     const Outcome exact = train(run, 5);
-    run.recompute_blocks = 2;
-    EXPECT_EQ(train(run, 5).digest, exact.digest) << "exact with recompute";
     for (size_t s = 0; s < 5; ++s)
         EXPECT_NEAR(exact.losses[s], reference.losses[s], 1e-6 * reference.losses[s]);
+}
+
+// Losses, gradients and state of every kind of recomputation, by the bit. Spacings that divide the
+// blocks, that do not, and that exceed them.
+TEST_P(GoldenTrainingTest, RecomputeChangesNoBit) {
+    std::vector<Recompute> kinds = {{RecomputeKind::selective}, {RecomputeKind::attention}};
+    for (const int64_t blocks : {1, 2, 3, 4, 5, 65536})
+        kinds.push_back({RecomputeKind::block, blocks});
+    for (const Reduction reduction : {Reduction::fast, Reduction::exact}) {
+        GoldenRun run;
+        run.reduction = reduction;
+        run.micro_batches = 3;
+        const Outcome reference = train(run, 3);
+        const std::vector<float> reference_gradients = gradients(run);
+        for (const Recompute& recompute : kinds) {
+            SCOPED_TRACE(testing::Message()
+                         << "kind " << static_cast<int>(recompute.kind) << " blocks "
+                         << recompute.blocks << " reduction " << static_cast<int>(reduction));
+            run.recompute = recompute;
+            const Outcome outcome = train(run, 3);
+            EXPECT_EQ(outcome.losses, reference.losses);
+            EXPECT_EQ(outcome.digest, reference.digest);
+            EXPECT_TRUE(gradients(run) == reference_gradients);
+        }
+    }
 }
 
 // ||g - g64|| / ||g64|| of the step's gradient against the fp64 sum of the gradients that each of

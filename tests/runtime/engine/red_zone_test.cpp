@@ -59,10 +59,12 @@ class RedZoneTest : public testing::TestWithParam<const char*> {
 
 TEST_P(RedZoneTest, ChangeNoBit) {
     for (const Reduction reduction : {Reduction::fast, Reduction::exact}) {
-        for (const int64_t blocks : {0, 1}) {
+        for (const Recompute& recompute :
+             {Recompute{}, Recompute{RecomputeKind::selective}, Recompute{RecomputeKind::attention},
+              Recompute{RecomputeKind::block, 1}}) {
             GoldenRun run;
             run.reduction = reduction;
-            run.recompute_blocks = blocks;
+            run.recompute = recompute;
             const Outcome bare = train(run, 0);
             const Outcome zoned = train(run, 64);
             EXPECT_GT(zoned.planned_bytes, bare.planned_bytes);

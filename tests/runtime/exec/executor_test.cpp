@@ -123,7 +123,7 @@ TEST(PoisonDeathTest, AWritePastTheEndIsCaughtRightAfterTheOp) {
     const Plan plan = make_plan(small.program, small.device, {kZone});
     const ArenaSet arenas(plan, 0);
     KernelTable table = kernel_table(host_isa());
-    table.kernel[static_cast<size_t>(OpKind::zero)] = writes_past_its_end;
+    table.kernel[static_cast<size_t>(OpKind::zero)][0] = writes_past_its_end;
     Executor executor(small.program, plan, arenas, table, 1);
     EXPECT_DEATH(executor.run(small.program.phases[0].entries[0]), "kPattern a");
 }
@@ -135,7 +135,7 @@ TEST(Poison, WhatNobodyWroteIsNan) {
     const Plan plan = make_plan(small.program, small.device, {kZone});
     const ArenaSet arenas(plan, 0);
     KernelTable table = kernel_table(host_isa());
-    table.kernel[static_cast<size_t>(OpKind::zero)] = does_nothing;
+    table.kernel[static_cast<size_t>(OpKind::zero)][0] = does_nothing;
     Executor executor(small.program, plan, arenas, table, 1);
     for (int run = 0; run < 2; ++run) {
         for (int i = 0; i < 5; ++i) {

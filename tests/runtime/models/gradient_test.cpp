@@ -93,9 +93,15 @@ struct Variant {
     const char* name;
     ModelType type;
     bool tied;
-    int64_t recompute_blocks;
+    Recompute recompute;
     Reduction reduction;
 };
+
+constexpr Recompute kSelective{RecomputeKind::selective, 0};
+constexpr Recompute kAttention{RecomputeKind::attention, 0};
+constexpr Recompute every(int64_t blocks) {
+    return {RecomputeKind::block, blocks};
+}
 
 class GradientTest : public ::testing::TestWithParam<Variant> {};
 
@@ -103,11 +109,12 @@ TEST_P(GradientTest, MatchesCentralDifferences) {
     const Variant& variant = GetParam();
     RunConfig config;
     config.model = small_model(variant.type, variant.tied);
-    config.layout.recompute_blocks = variant.recompute_blocks;
+    config.layout.recompute = variant.recompute;
     config.layout.reduction = variant.reduction;
     config.run.batch = {7, 2, 4};
     config.run.train.loss_chunk = 3;
     config.run.train.sample_tokens = 0;
+    config.run.train.dtype = ComputeDtype::fp32;
     complete_run(config, "test");
     const KernelTraits none{
         "none", [](const Op&, const Shape*, const DeviceRecord&) { return int64_t{0}; }};
@@ -184,12 +191,15 @@ TEST_P(GradientTest, MatchesCentralDifferences) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, GradientTest,
-    ::testing::Values(Variant{"gpt2", ModelType::gpt2, true, 0, Reduction::fast},
-                      Variant{"gpt2_recompute", ModelType::gpt2, true, 2, Reduction::fast},
-                      Variant{"gpt2_exact", ModelType::gpt2, true, 1, Reduction::exact},
-                      Variant{"llama", ModelType::llama, false, 0, Reduction::fast},
-                      Variant{"llama_exact", ModelType::llama, false, 3, Reduction::exact},
-                      Variant{"llama_tied_bias", ModelType::llama, true, 1, Reduction::exact}),
+    ::testing::Values(
+        Variant{"gpt2", ModelType::gpt2, true, {}, Reduction::fast},
+        Variant{"gpt2_recompute", ModelType::gpt2, true, every(2), Reduction::fast},
+        Variant{"gpt2_selective", ModelType::gpt2, true, kSelective, Reduction::fast},
+        Variant{"gpt2_exact", ModelType::gpt2, true, every(1), Reduction::exact},
+        Variant{"llama", ModelType::llama, false, {}, Reduction::fast},
+        Variant{"llama_attention", ModelType::llama, false, kAttention, Reduction::fast},
+        Variant{"llama_exact", ModelType::llama, false, every(3), Reduction::exact},
+        Variant{"llama_tied_bias", ModelType::llama, true, every(1), Reduction::exact}),
     [](const auto& variant) { return std::string(variant.param.name); });
 
 }  // namespace

@@ -14,7 +14,9 @@ namespace {
 
 Program program_of(const std::string& preset, const std::vector<std::string>& overrides,
                    Purpose purpose = Purpose::train) {
-    const RunConfig config = load_run(preset, overrides);
+    RunConfig config = load_run(preset, overrides);
+    if (config.run.train.dtype == ComputeDtype::automatic)
+        config.run.train.dtype = ComputeDtype::fp32;
     DeviceRecord device{};
     named_device("cpu-avx512", 2, &device);
     return build_program(config, {cpu_traits(), device, StagingBytes{64, 64, 64, 64, 64}}, purpose);
@@ -30,6 +32,38 @@ TEST(ModelProgram, EveryPresetHasItsPublishedParameters) {
             EXPECT_EQ(param.decay, param.shape.rank >= 2) << param.name;
         }
         EXPECT_EQ(elements, parameter_count(preset.model)) << preset.name;
+    }
+}
+
+// Matrices, activations and caches have the value dtype; statistics, gradients, moments, 1-D
+// parameters and logits are fp32.
+TEST(ModelProgram, MixedPrecisionKeepsInFp32WhatMustBe) {
+    for (const auto& [name, value, master] :
+         {std::tuple{"bf16", Dtype::bf16, Dtype::u16}, {"fp16", Dtype::f16, Dtype::f32}}) {
+        const Program program = program_of(
+            "tiny", {std::string("--train.dtype=") + name, "--train.sample_tokens=8"});
+        for (const Param& param : program.params) {
+            const auto dtype = [&](TensorId id) {
+                return program.tensors[static_cast<size_t>(id)].dtype;
+            };
+            EXPECT_EQ(dtype(param.weight), param.is_matrix() ? value : Dtype::f32) << param.name;
+            EXPECT_EQ(param.master != kNoTensor, param.is_matrix()) << param.name;
+            if (param.is_matrix()) {
+                EXPECT_EQ(dtype(param.master), master) << param.name;
+            }
+            EXPECT_EQ(dtype(param.grad), Dtype::f32);
+            EXPECT_EQ(dtype(param.moment1), Dtype::f32);
+        }
+        for (const Tensor& tensor : program.tensors) {
+            if (tensor.role == Role::kv_cache) {
+                EXPECT_EQ(tensor.dtype, value) << tensor.name;
+            }
+            if (tensor.role != Role::activation && tensor.role != Role::saved) continue;
+            const bool statistic = tensor.name.find("stats") != std::string::npos ||
+                                   tensor.name.find("lse") != std::string::npos;
+            EXPECT_EQ(tensor.dtype, statistic ? Dtype::f32 : value) << tensor.name;
+        }
+        EXPECT_EQ(program.io.loss_scale != kNoTensor, value == Dtype::f16);
     }
 }
 
@@ -93,6 +127,57 @@ TEST(ModelProgram, RecomputeShrinksTheStashToBoundaries) {
     const Program block4 = program_of("gpt2-124m", {"--layout.recompute=block:4"});
     EXPECT_EQ(saved(block4), 5 * boundary + 4 * 1024 * 2 * 4);
     EXPECT_GT(saved(program_of("gpt2-124m", {})), 8 * saved(block1));
+}
+
+// In floats per token and block: two norm outputs with their statistics and one activation
+// function's output; or the attention's output and a log-sum-exp per head.
+TEST(ModelProgram, SelectiveAndAttentionSaveAllButWhatTheyRecompute) {
+    const auto saved = [](const char* preset, const char* recompute) {
+        const Program program =
+            program_of(preset, {std::string("--layout.recompute=") + recompute,
+                                "--batch.micro_batch=1", "--batch.global_batch=1"});
+        int64_t bytes = 0;
+        for (const Tensor& tensor : program.tensors)
+            if (tensor.role == Role::saved && tensor.alias_of == kNoTensor)
+                bytes += tensor.size_bytes;
+        return bytes;
+    };
+    for (const char* preset : {"gpt2-124m", "llama3-8b"}) {
+        const RunConfig config = load_run(preset, {});
+        const ModelSpec& model = config.model;
+        const int64_t tokens = config.run.batch.sequence_length;
+        const int64_t none = saved(preset, "none");
+        const int64_t norms = 2 * (model.hidden_size + 2), activation = model.intermediate_size;
+        EXPECT_EQ(none - saved(preset, "selective"),
+                  4 * tokens * model.num_hidden_layers * (norms + activation))
+            << preset;
+        EXPECT_EQ(none - saved(preset, "attention"),
+                  4 * tokens * model.num_hidden_layers *
+                      (model.attention_size() + model.num_attention_heads))
+            << preset;
+    }
+}
+
+// The backward runs again only what is cheap: no product of a matrix twice.
+TEST(ModelProgram, SelectiveRecomputationRepeatsNoMatmul) {
+    const auto backward = [](const char* preset, const char* recompute) {
+        const Program program =
+            program_of(preset, {std::string("--layout.recompute=") + recompute});
+        const Section& s =
+            program.sections[static_cast<size_t>(program.section(SectionKind::backward))];
+        std::map<OpKind, int64_t> count;
+        for (int i = s.first_op; i < s.first_op + s.op_count; ++i)
+            ++count[program.ops[static_cast<size_t>(i)].kind];
+        return count;
+    };
+    const int64_t blocks = load_run("gpt2-124m").model.num_hidden_layers;
+    auto selective = backward("gpt2-124m", "selective");
+    EXPECT_EQ(selective[OpKind::norm], 2 * blocks);
+    EXPECT_EQ(selective[OpKind::gelu], blocks);
+    EXPECT_EQ(selective[OpKind::matmul] + selective[OpKind::attention], 0);
+    auto attention = backward("gpt2-124m", "attention");
+    EXPECT_EQ(attention[OpKind::attention], blocks);
+    EXPECT_EQ(attention[OpKind::matmul] + attention[OpKind::norm], 0);
 }
 
 TEST(ModelProgram, PhasesOfTrainingAndGeneration) {

@@ -97,6 +97,54 @@ TEST(PlumbPlan, FitsToTheByte) {
     EXPECT_EQ(run_plan(std::string("tiny --run.memory=1MiB") + kDevice).code, 3);
 }
 
+// The advice printed is a setting that plumb-plan takes, and with it the plan fits, to the byte.
+TEST(PlumbPlan, AdviceThatFitsFits) {
+    const std::string run = std::string("llama3-8b") + kDevice + "--memory 200GiB";
+    const Outcome outcome = run_plan(run + " --json");
+    EXPECT_EQ(outcome.code, 3);
+    int fitting = 0;
+    const auto advised = nlohmann::json::parse(outcome.output);
+    for (const auto& change : advised.at("changes")) {
+        const std::string setting = change.at("setting");
+        const Outcome changed = run_plan(run + " " + setting + " --json");
+        EXPECT_EQ(changed.code, change.at("fits").get<bool>() ? 0 : 3) << setting;
+        fitting += change.at("fits").get<bool>() ? 1 : 0;
+        const auto rank = nlohmann::json::parse(changed.output).at("ranks").at(0);
+        EXPECT_EQ(rank.at("total_bytes").get<int64_t>() + rank.at("outside_bytes").get<int64_t>(),
+                  change.at("needed_bytes").get<int64_t>())
+            << setting;
+    }
+    EXPECT_GE(fitting, 3);
+    const std::string text = run_plan(run).output;
+    EXPECT_NE(text.find("--layout.recompute=block:1 "), std::string::npos) << text;
+    EXPECT_EQ(text.find("no single change"), std::string::npos) << text;
+    const Outcome hopeless = run_plan(std::string("tiny --memory 1MiB") + kDevice);
+    EXPECT_EQ(hopeless.code, 3);
+    EXPECT_NE(hopeless.output.find("no single change fits; the best, --"), std::string::npos)
+        << hopeless.output;
+    EXPECT_TRUE(plan_json(std::string("tiny") + kDevice).at("changes").empty());
+}
+
+TEST(PlumbPlan, EachKindOfRecomputationIsPlanned) {
+    const auto json = plan_json(std::string("gpt2-124m") + kDevice);
+    int64_t none = 0;
+    for (const auto& row : json.at("recompute")) {
+        const std::string kind = row.at("recompute");
+        const auto planned =
+            plan_json("gpt2-124m" + std::string(kDevice) + "--layout.recompute=" + kind);
+        const auto& rank = planned.at("ranks").at(0);
+        EXPECT_EQ(row.at("stash_bytes"), rank.at("arenas").at("stash")) << kind;
+        EXPECT_EQ(row.at("total_bytes"), rank.at("total_bytes")) << kind;
+        if (kind == "none")
+            none = rank.at("total_bytes").get<int64_t>();
+        else
+            EXPECT_LT(rank.at("total_bytes").get<int64_t>(), none) << kind;
+    }
+    EXPECT_EQ(json.at("recompute").size(), 7u);
+    EXPECT_TRUE(
+        plan_json("gpt2-124m --program generate" + std::string(kDevice)).at("recompute").empty());
+}
+
 TEST(PlumbPlan, RecomputeTakesLessAndExactReductionMore) {
     const auto total = [](const std::string& settings) {
         return plan_json("gpt2-124m " + settings + kDevice)

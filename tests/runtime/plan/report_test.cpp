@@ -107,6 +107,49 @@ TEST_F(Report, Json) {
     EXPECT_EQ(rank.at("phases").at(0).at("peak").at("op_index"), 4);
 }
 
+TEST_F(Report, RecomputeChoicesAgainstTheChosenOne) {
+    EXPECT_EQ(text().find("recompute"), std::string::npos);
+    subject_.recompute = {{"none", 3 * kMiB, 9 * kMiB, false},
+                          {"selective", 2 * kMiB, 8 * kMiB, true},
+                          {"block:1", kMiB, 6 * kMiB, false}};
+    const std::string report = text();
+    EXPECT_NE(report.find("  none              3.00 MiB    9.00 MiB  1.00 MiB more\n"
+                          "* selective         2.00 MiB    8.00 MiB\n"
+                          "  block:1           1.00 MiB    6.00 MiB  2.00 MiB less\n"),
+              std::string::npos)
+        << report;
+    const auto json = nlohmann::json::parse(report_json(small_.program, plan_, subject_));
+    ASSERT_EQ(json.at("recompute").size(), 3u);
+    EXPECT_EQ(json.at("recompute").at(2).at("recompute"), "block:1");
+    EXPECT_EQ(json.at("recompute").at(2).at("stash_bytes"), kMiB);
+    EXPECT_EQ(json.at("recompute").at(2).at("total_bytes"), 6 * kMiB);
+    EXPECT_EQ(json.at("recompute").at(1).at("chosen"), true);
+}
+
+TEST_F(Report, ChangesWhenItDoesNotFit) {
+    subject_.changes = {{"--batch.micro_batch=2", "other rounding", needed() - 64, 64, true},
+                        {"--run.threads=1", "same bits; one core", needed() - 1, 1, false}};
+    subject_.memory_bytes = needed();
+    EXPECT_EQ(text().find("--batch.micro_batch=2"), std::string::npos) << "it fits as it is";
+    subject_.memory_bytes = needed() - 2;
+    const std::string report = text();
+    EXPECT_NE(report.find("yes  other rounding\n"), std::string::npos) << report;
+    EXPECT_NE(report.find("no   same bits; one core\n"), std::string::npos) << report;
+    EXPECT_EQ(report.find("no single change fits"), std::string::npos) << report;
+    const auto json = nlohmann::json::parse(report_json(small_.program, plan_, subject_));
+    EXPECT_EQ(json.at("changes").at(0).at("setting"), "--batch.micro_batch=2");
+    EXPECT_EQ(json.at("changes").at(0).at("needed_bytes"), needed() - 64);
+    EXPECT_EQ(json.at("changes").at(0).at("saved_bytes"), 64);
+    EXPECT_EQ(json.at("changes").at(0).at("fits"), true);
+    EXPECT_EQ(json.at("changes").at(1).at("price"), "same bits; one core");
+    subject_.changes.erase(subject_.changes.begin());
+    EXPECT_NE(text().find("no single change fits; the best, --run.threads=1, is short by 1 B"),
+              std::string::npos)
+        << text();
+    subject_.changes.clear();
+    EXPECT_NE(text().find("no single change saves"), std::string::npos) << text();
+}
+
 TEST_F(Report, JsonWithoutMemory) {
     const auto json = nlohmann::json::parse(report_json(small_.program, plan_, subject_));
     EXPECT_TRUE(json.at("memory").is_null());

@@ -113,7 +113,7 @@ inline std::pair<SmallProgram, TrainingIds> make_training_program(int32_t micro_
     p.op(OpKind::swiglu_backward, {t.d_x, t.d_y, t.saved_early});                           // 5
     p.op(OpKind::matmul_dw, {t.grads, kNoTensor, t.d_x, t.saved_early});                    // 6
     t.update = p.section(SectionKind::update, "update");
-    p.op(OpKind::adamw, {t.weights, t.grads, t.moments, t.moments});  // 7
+    p.op(OpKind::adamw, {t.weights, kNoTensor, t.grads, t.moments, t.moments});  // 7
     t.evaluate = p.section(SectionKind::evaluate, "evaluate");
     p.op(OpKind::embed, {t.eval_x, t.weight_view, kNoTensor, t.tokens, kNoTensor});  // 8
     p.op(OpKind::head_loss, {t.loss, t.eval_x, t.weights, t.targets});               // 9

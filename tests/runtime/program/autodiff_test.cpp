@@ -38,7 +38,7 @@ struct Mini {
         const TensorId y = b.matmul(x, b.weight(w1), kNoTensor);
         const TensorId z = b.matmul(y, b.weight(w2), kNoTensor, x);
         if (recompute) b.recompute_end();
-        b.head_loss(loss, z, b.weight(wte), targets, weights, 4);
+        b.head_loss(loss, z, b.weight(wte), targets, weights, kNoTensor, 4);
         b.end_section();
         const auto tape = b.take_tape();
         b.begin_section(SectionKind::backward, "backward");
