@@ -35,9 +35,12 @@ int run(int argc, char** argv) {
     const std::string folder = argv[1];
     State coded;
     coded.chunk_bytes = 1024;
-    coded.add("param", "w", Dtype::f32, make_shape(20, 20));
+    coded.add("param", "w", Dtype::bf16, make_shape(20, 20));
+    coded.add("master", "v", Dtype::f32, make_shape(16, 16));
+    coded.add("moment2", "v", Dtype::f32, make_shape(16, 16));
     coded.add("state", "n", Dtype::i64, make_shape(2));
     coded.fill(1);
+    for (size_t i = 3; i < coded.data[2].size(); i += 4) coded.data[2][i] &= 0x7F;  // no sign set
     coded.settings = "model.model_type = \"gpt2\"\nmodel.vocab_size = 256\n";
     write_checkpoint(folder, "coded", coded);
     State raw;
