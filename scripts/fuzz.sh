@@ -33,7 +33,7 @@ for folder in tests/fuzz/corpus/*; do
         du -b -s "$folder"
         continue
     fi
-    if ! "$target" -runs="$runs" -seed="$seed" -max_len=4096 -timeout=20 \
+    if ! "$target" -runs="$runs" -seed="$seed" -max_len=4096 -timeout=120 \
         -artifact_prefix="build/fuzz/found/$name-" "$found" "$folder" 2> build/fuzz/log; then
         grep -v -E '^#[0-9]+' build/fuzz/log | tail -n 60 >&2
         echo "error: fuzz.sh: the input above breaks $name" >&2

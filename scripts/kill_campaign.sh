@@ -119,14 +119,15 @@ while ((kills < count)); do
     : > out.txt
     "$train" run.toml --checkpoint.dir=killed > out.txt 2>&1 &
     pid=$!
-    # One in four dies while it starts; the others within the time of 12 saves after that.
-    wait_ms=$((RANDOM % (save_ms / 2 + 1)))
-    if ((RANDOM % 4 > 0)); then
-        wait_ms=$((RANDOM % (12 * save_ms)))
-        while ! grep -q -E '^(new run|resumed at)' out.txt && kill -0 "$pid" 2> /dev/null; do
-            sleep 0.01
-        done
-    fi
+    # One in four dies while it starts, one after it has resumed, two when it is busy saving.
+    case $((RANDOM % 4)) in
+        0) awaited='' wait_ms=$((RANDOM % (save_ms / 2 + 1))) ;;
+        1) awaited='^(new run|resumed at)' wait_ms=$((RANDOM % (4 * save_ms))) ;;
+        *) awaited='^saved step' wait_ms=$((RANDOM % (4 * save_ms))) ;;
+    esac
+    while ! grep -q -E "$awaited" out.txt && [[ -n $awaited ]] && kill -0 "$pid" 2> /dev/null; do
+        sleep 0.01
+    done
     sleep "$((wait_ms / 1000)).$(printf %03d $((wait_ms % 1000)))"
     kill -KILL "$pid" 2> /dev/null || true
     status=0
