@@ -83,6 +83,11 @@ uint64_t tensor_key(const TensorRecord& tensor) noexcept {
     return digest_key(tensor.stream, tensor.name);
 }
 
+uint64_t state_key(const TensorRecord& tensor) noexcept {
+    const bool master = std::string_view(tensor.stream) == "master";
+    return digest_key(master ? "param" : tensor.stream, tensor.name);
+}
+
 uint64_t chunk_seed(const Uuid& run, uint64_t tensor_key, const Box& box) noexcept {
     struct {
         Uuid run;

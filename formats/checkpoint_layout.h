@@ -166,8 +166,10 @@ TensorRecord make_tensor_record(std::string_view stream, std::string_view name, 
 // These expect a validated record.
 Dtype tensor_dtype(const TensorRecord& tensor) noexcept;
 Shape tensor_shape(const TensorRecord& tensor) noexcept;
-// digest_key(stream, name): the tensor in digests, seeds and tiling sums.
+// digest_key(stream, name): the tensor in seeds and tiling sums.
 uint64_t tensor_key(const TensorRecord& tensor) noexcept;
+// Its key in the state digest: masters count as the params that they are.
+uint64_t state_key(const TensorRecord& tensor) noexcept;
 
 // Seed of a chunk's hash: binds the bytes to run, tensor and box, so that stale or misdirected
 // bytes cannot pass.

@@ -24,18 +24,21 @@ const uint8_t* bytes_of(const void* data) {
 }
 
 // The digest of a decoded chunk: elements at their global index, those of 8 bytes as two words. The
-// staging is aligned, so every element is.
-Hash128 chunk_digest(const TensorRecord& tensor, const Box& box, const void* raw) {
-    const uint64_t key = tensor_key(tensor);
+// staging is aligned, so every element is. `low` completes the elements to masters when not null.
+Hash128 chunk_digest(const TensorRecord& tensor, const Box& box, const void* raw,
+                     const uint16_t* low) {
+    const uint64_t key = state_key(tensor);
     const int64_t element_bytes = dtype_bytes(tensor_dtype(tensor));
     Hash128 sum;
     const auto add_run = [&](int64_t from, int64_t global, int64_t elements) {
         const void* at = bytes_of(raw) + from * element_bytes;
         const int64_t words = element_bytes / 4;
+        const auto* halves = static_cast<const uint16_t*>(at);
         sum = digest_add(
-            sum, element_bytes == 1 ? digest_elements(key, global, bytes_of(at), elements)
+            sum, low != nullptr       ? digest_masters(key, global, halves, low + from, elements)
+                 : element_bytes == 1 ? digest_elements(key, global, bytes_of(at), elements)
                  : element_bytes == 2
-                     ? digest_elements(key, global, static_cast<const uint16_t*>(at), elements)
+                     ? digest_elements(key, global, halves, elements)
                      : digest_elements(key, global * words, static_cast<const uint32_t*>(at),
                                        elements * words));
     };
@@ -215,19 +218,27 @@ void CheckpointReader::read_tensor(int64_t tensor_index, void* destination,
 }
 
 void CheckpointReader::verify(const CodecStaging& staging) {
-    // A param with a master enters the digest as its master.
-    std::vector<bool> counts(static_cast<size_t>(tensor_count()));
-    for (size_t t = 0; t < counts.size(); ++t) {
-        const TensorRecord& record = manifest_.tensors[t];
-        counts[t] = std::string_view(record.stream) != "param" || find("master", record.name) < 0;
-    }
     Hash128 digest;
+    std::vector<uint16_t> high, low;
     for (const ChunkPlace& place : chunks_) {
         const ChunkRecord& chunk = *place.record;
+        const TensorRecord& record = tensor(chunk.tensor);
         decode(place, staging.raw.data, staging);
-        if (counts[chunk.tensor])
-            digest =
-                digest_add(digest, chunk_digest(tensor(chunk.tensor), chunk.box, staging.raw.data));
+        const bool param = std::string_view(record.stream) == "param";
+        // Params enter as their masters: in full, or completed by their low halves.
+        if ((param && find("master", record.name) >= 0) ||
+            std::string_view(record.stream) == "master_lo")
+            continue;
+        if (!param || tensor_dtype(record) != Dtype::bf16) {
+            digest = digest_add(digest, chunk_digest(record, chunk.box, staging.raw.data, nullptr));
+            continue;
+        }
+        const auto* halves = reinterpret_cast<const uint16_t*>(staging.raw.data);
+        high.assign(halves, halves + box_elements(chunk.box));
+        low.assign(high.size(), 0);
+        const int64_t rest = find("master_lo", record.name);
+        if (rest >= 0) read_box(rest, chunk.box, low.data(), staging);
+        digest = digest_add(digest, chunk_digest(record, chunk.box, high.data(), low.data()));
     }
     if (digest != header().state_digest)
         throw CheckpointDamage(path_ + ": state digest of the tensors is " + to_hex(digest) +

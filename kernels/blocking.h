@@ -12,20 +12,29 @@ namespace plumb {
 
 // Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication": a mr x nr tile of
 // the result in registers; a kc x nr panel of B in L1; a mc x kc block of A in L2; a kc x nc block
-// of B in L3, shared by the team.
+// of B in L3, shared by the team. Panels are made of 32-bit words: `step` numbers along K take
+// `step_words` of them.
 struct GemmBlocking {
     int64_t mr;
     int64_t nr;
     int64_t kc;
     int64_t mc;
     int64_t nc;
+    int64_t step = 1;
+    int64_t step_words = 1;
 };
 
 constexpr GemmBlocking kGemmBlocking[kIsaCount] = {
     {4, 8, 256, 128, 3072},    // portable: 8 of 16 registers accumulate
     {6, 16, 256, 192, 3072},   // avx2: 12 of 16
     {12, 32, 256, 384, 3072},  // avx512: 24 of 32
+    {12, 32, 256, 384, 3072},  // avx512_bf16
 };
+
+// Where a 16-bit result takes more than one block of K, its fp32 sums stand in scratch for this
+// many rows and columns at once (4.5 MiB); the rows are a multiple of every mr.
+constexpr int64_t kGemmSumRows = 1152;
+constexpr int64_t kGemmSumColumns = 1024;
 
 // Rows up to which x * w^T streams w once by dot products instead of packing it.
 constexpr int64_t kMatmulStreamRows = 8;
@@ -51,16 +60,50 @@ PLUMB_BLOCKING int64_t greater(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-// Floats of the shared block of B, and of one thread's block of A.
-PLUMB_BLOCKING int64_t gemm_b_floats(const GemmBlocking& block, int64_t n, int64_t k) {
-    return round_up_to(lesser(block.kc, k) * lesser(block.nc, round_up_to(n, block.nr)), kLanesMax);
+// Blocks for matrices of a dtype. The bits of a product of bf16 are the same for all instruction
+// sets, so all have the same kc and take K in pairs: as one word where pairs are multiplied, as two
+// fp32 words elsewhere. kc is larger where words are half as many.
+PLUMB_BLOCKING GemmBlocking gemm_blocking(Isa isa, Dtype dtype) {
+    GemmBlocking block = kGemmBlocking[static_cast<int>(isa)];
+    if (dtype != Dtype::bf16) return block;
+    block.kc = 512;
+    block.step = 2;
+    block.step_words = isa == Isa::avx512_bf16 ? 1 : 2;
+    return block;
 }
-PLUMB_BLOCKING int64_t gemm_a_floats(const GemmBlocking& block, int64_t m, int64_t k) {
-    return round_up_to(lesser(block.kc, k) * lesser(block.mc, round_up_to(m, block.mr)), kLanesMax);
+
+struct GemmSize {
+    int64_t m;
+    int64_t n;
+    int64_t k;
+    bool narrow;  // the result has 16 bits
+};
+// Where what stands in scratch, in words, and how much of c one round over K makes.
+struct GemmLayout {
+    int64_t rows;
+    int64_t columns;
+    int64_t b_words;     // shared block of B
+    int64_t a_words;     // block of A of one thread
+    int64_t sums_words;  // fp32 sums of rows x columns, tile by tile; 0 where c itself holds them
+};
+PLUMB_BLOCKING int64_t gemm_words(const GemmBlocking& block, int64_t depth) {
+    return (depth + block.step - 1) / block.step * block.step_words;
 }
-PLUMB_BLOCKING int64_t gemm_scratch_floats(const GemmBlocking& block, int64_t m, int64_t n,
-                                           int64_t k, int64_t threads) {
-    return gemm_b_floats(block, n, k) + threads * gemm_a_floats(block, m, k);
+PLUMB_BLOCKING GemmLayout gemm_layout(const GemmBlocking& block, const GemmSize& size) {
+    const bool sums = size.narrow && size.k > block.kc;
+    const int64_t rows = sums ? lesser(size.m, kGemmSumRows) : size.m;
+    const int64_t columns = sums ? lesser(block.nc, kGemmSumColumns) : block.nc;
+    const int64_t words = gemm_words(block, lesser(block.kc, size.k));
+    const int64_t panel_rows = round_up_to(rows, block.mr);
+    const int64_t panel_columns = lesser(columns, round_up_to(size.n, block.nr));
+    return {rows, columns, round_up_to(words * panel_columns, kLanesMax),
+            round_up_to(words * lesser(block.mc, panel_rows), kLanesMax),
+            sums ? panel_rows * panel_columns : 0};
+}
+PLUMB_BLOCKING int64_t gemm_scratch_words(const GemmBlocking& block, const GemmSize& size,
+                                          int64_t threads) {
+    const GemmLayout layout = gemm_layout(block, size);
+    return layout.b_words + threads * layout.a_words + layout.sums_words;
 }
 
 // One thread's scratch. Forward: transposed queries, scores, transposed output, and four rows of
@@ -102,20 +145,30 @@ PLUMB_BLOCKING int64_t rope_scratch_floats(int64_t head_size, int64_t threads) {
     return rope_frequency_floats(head_size) + threads * round_up_to(head_size, kLanesMax);
 }
 
-// Logits of one chunk, then the loss of each of its tokens (fp64), then the matmuls' scratch.
+// Logits of one chunk (which become their gradients), then the loss of each of its tokens (fp64),
+// then the matmuls' scratch.
 PLUMB_BLOCKING int64_t head_loss_logits_floats(int64_t chunk, int64_t vocabulary) {
     return round_up_to(chunk * vocabulary, kLanesMax);
 }
 PLUMB_BLOCKING int64_t head_loss_rows_floats(int64_t chunk) {
     return round_up_to(2 * chunk, kLanesMax);
 }
-PLUMB_BLOCKING int64_t head_loss_scratch_floats(const GemmBlocking& block, int64_t chunk,
-                                                int64_t hidden, int64_t vocabulary, int64_t threads,
-                                                bool backward) {
-    int64_t gemm = gemm_scratch_floats(block, chunk, vocabulary, hidden, threads);
-    if (backward) {
-        gemm = greater(gemm, gemm_scratch_floats(block, chunk, hidden, vocabulary, threads));
-        gemm = greater(gemm, gemm_scratch_floats(block, vocabulary, hidden, chunk, threads));
+struct HeadLossSize {
+    int64_t chunk;
+    int64_t hidden;
+    int64_t vocabulary;
+    bool backward;
+    bool narrow;  // values have 16 bits
+};
+PLUMB_BLOCKING int64_t head_loss_scratch_floats(const GemmBlocking& block, const HeadLossSize& size,
+                                                int64_t threads) {
+    const int64_t chunk = size.chunk, hidden = size.hidden, vocabulary = size.vocabulary;
+    int64_t gemm = gemm_scratch_words(block, {chunk, vocabulary, hidden, false}, threads);
+    if (size.backward) {
+        gemm = greater(
+            gemm, gemm_scratch_words(block, {chunk, hidden, vocabulary, size.narrow}, threads));
+        gemm =
+            greater(gemm, gemm_scratch_words(block, {vocabulary, hidden, chunk, false}, threads));
     }
     return head_loss_logits_floats(chunk, vocabulary) + head_loss_rows_floats(chunk) + gemm;
 }

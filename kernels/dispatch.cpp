@@ -11,6 +11,7 @@ constexpr DeviceRecord kNamed[] = {
     {"cpu-portable", Isa::portable, 1},
     {"cpu-avx2", Isa::avx2, 1},
     {"cpu-avx512", Isa::avx512, 1},
+    {"cpu-avx512_bf16", Isa::avx512_bf16, 1},
 };
 
 }  // namespace
@@ -19,7 +20,7 @@ Isa host_isa() noexcept {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return Isa::avx512;
+        return __builtin_cpu_supports("avx512bf16") ? Isa::avx512_bf16 : Isa::avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
     return Isa::portable;
 }
@@ -27,6 +28,7 @@ Isa host_isa() noexcept {
 const KernelTable& kernel_table(Isa isa) noexcept {
     CHECK_NOTE(static_cast<int>(isa) <= static_cast<int>(host_isa()),
                "instruction set not supported by this machine");
+    if (isa == Isa::avx512_bf16) return cpu::avx512_bf16::table();
     if (isa == Isa::avx512) return cpu::avx512::table();
     if (isa == Isa::avx2) return cpu::avx2::table();
     return cpu::portable::table();

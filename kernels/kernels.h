@@ -53,9 +53,10 @@ DeviceRecord host_device(int32_t threads) noexcept;
 // machine that makes them; false when the name is unknown.
 bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexcept;
 
-// Peak fp32 flop/s of `threads` threads: multiply-adds on registers only, best of several runs.
-// Every "% of peak" of every program is over this one figure.
-double measure_peak_flops(Isa isa, int32_t threads) noexcept;
+// Peak flop/s of `threads` threads on values of a dtype: multiply-adds on registers only, best of
+// several runs; of pairs of bf16 where the instruction set has them, of fp32 otherwise. Every "% of
+// peak" of every program is over this one figure.
+double measure_peak_flops(Isa isa, int32_t threads, Dtype dtype) noexcept;
 // Sustained bytes/s of reading a buffer larger than the caches with `threads` threads.
 double measure_read_bandwidth(int32_t threads, void* buffer, int64_t size_bytes) noexcept;
 

@@ -16,10 +16,11 @@ double seconds_since(Clock::time_point start) noexcept {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-double spin(Isa isa, int64_t rounds) noexcept {
-    if (isa == Isa::avx512) return cpu::avx512::spin_flops(rounds);
-    if (isa == Isa::avx2) return cpu::avx2::spin_flops(rounds);
-    return cpu::portable::spin_flops(rounds);
+double spin(Isa isa, Dtype dtype, int64_t rounds) noexcept {
+    if (isa == Isa::avx512_bf16) return cpu::avx512_bf16::spin_flops(dtype, rounds);
+    if (isa == Isa::avx512) return cpu::avx512::spin_flops(dtype, rounds);
+    if (isa == Isa::avx2) return cpu::avx2::spin_flops(dtype, rounds);
+    return cpu::portable::spin_flops(dtype, rounds);
 }
 
 }  // namespace
@@ -27,17 +28,17 @@ double spin(Isa isa, int64_t rounds) noexcept {
 namespace {
 
 // One run of every thread of the team, in flop/s.
-double peak_of_run(Isa isa, int32_t threads) noexcept {
+double peak_of_run(Isa isa, int32_t threads, Dtype dtype) noexcept {
     // Some 5 ms at 12 multiply-adds a round: long enough for the clock, short enough that one of
     // the runs is not interrupted.
     constexpr int64_t kRounds = 1'000'000;
     double flops = 0;
     const auto start = Clock::now();
     if (threads == 1) {
-        flops = spin(isa, kRounds);  // OpenMP allocates a team of one anew each time
+        flops = spin(isa, dtype, kRounds);  // OpenMP allocates a team of one anew each time
     } else {
 #pragma omp parallel num_threads(threads) reduction(+ : flops)
-        flops += spin(isa, kRounds);
+        flops += spin(isa, dtype, kRounds);
     }
     return flops / seconds_since(start);
 }
@@ -46,15 +47,15 @@ double peak_of_run(Isa isa, int32_t threads) noexcept {
 
 // A new team may share one core until the scheduler has moved its threads apart, which takes longer
 // than a run: so it runs on, up to half a second, while the team is below its threads alone.
-double measure_peak_flops(Isa isa, int32_t threads) noexcept {
+double measure_peak_flops(Isa isa, int32_t threads, Dtype dtype) noexcept {
     constexpr int kRuns = 12;
     constexpr double kPatienceS = 0.5;
     double alone = 0, best = 0;
-    for (int run = 0; run < 3; ++run) alone = std::max(alone, peak_of_run(isa, 1));
+    for (int run = 0; run < 3; ++run) alone = std::max(alone, peak_of_run(isa, 1, dtype));
     const auto start = Clock::now();
     for (int run = 0;
          run < kRuns || (best < 0.97 * threads * alone && seconds_since(start) < kPatienceS); ++run)
-        best = std::max(best, peak_of_run(isa, threads));
+        best = std::max(best, peak_of_run(isa, threads, dtype));
     return best;
 }
 

@@ -7,21 +7,24 @@ namespace {
 
 int64_t matmul_floats(const Op& op, const Shape* shape, const GemmBlocking& block,
                       int64_t threads) {
+    const bool halves = op.dtype != Dtype::f32;
     if (op.kind == OpKind::matmul) {
         using O = MatmulOperands;
         const int64_t rows = shape[O::x].rows();
         if (rows <= kMatmulStreamRows) return 0;
-        return gemm_scratch_floats(block, rows, shape[O::w].dim[0], shape[O::x].last(), threads);
+        const bool narrow = halves && op.attrs.matmul.wide == 0;
+        return gemm_scratch_words(block, {rows, shape[O::w].dim[0], shape[O::x].last(), narrow},
+                                  threads);
     }
     if (op.kind == OpKind::matmul_dx) {
         using O = MatmulDxOperands;
-        return gemm_scratch_floats(block, shape[O::dy].rows(), shape[O::w].last(),
-                                   shape[O::dy].last(), threads);
+        return gemm_scratch_words(
+            block, {shape[O::dy].rows(), shape[O::w].last(), shape[O::dy].last(), halves}, threads);
     }
     using O = MatmulDwOperands;
     if (shape[O::dw].rank == 0) return 0;
-    return gemm_scratch_floats(block, shape[O::dy].last(), shape[O::x].last(), shape[O::dy].rows(),
-                               threads);
+    return gemm_scratch_words(
+        block, {shape[O::dy].last(), shape[O::x].last(), shape[O::dy].rows(), false}, threads);
 }
 
 int64_t loss_floats(const Op& op, const Shape* shape, const GemmBlocking& block, int64_t threads) {
@@ -30,12 +33,14 @@ int64_t loss_floats(const Op& op, const Shape* shape, const GemmBlocking& block,
     const bool backward = op.kind == OpKind::head_loss_backward;
     const Shape& x = shape[backward ? static_cast<int>(B::x) : static_cast<int>(F::x)];
     const Shape& w = shape[backward ? static_cast<int>(B::w) : static_cast<int>(F::w)];
-    return head_loss_scratch_floats(block, lesser(op.attrs.loss.chunk, x.rows()), x.last(),
-                                    w.dim[0], threads, backward);
+    return head_loss_scratch_floats(block,
+                                    {lesser(op.attrs.loss.chunk, x.rows()), x.last(), w.dim[0],
+                                     backward, op.dtype != Dtype::f32},
+                                    threads);
 }
 
 int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& device) {
-    const GemmBlocking& block = kGemmBlocking[static_cast<int>(device.isa)];
+    const GemmBlocking block = gemm_blocking(device.isa, op.dtype);
     const int64_t threads = device.threads;
     const AttentionAttrs& attention = op.attrs.attention;
     const bool narrow = dtype_bytes(op.dtype) < 4;

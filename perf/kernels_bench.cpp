@@ -3,7 +3,7 @@
 // move memory. An op's least time is the larger of flops / peak and bytes / bandwidth; `share` is
 // that over the measured time (the best of several runs). Bytes count every operand once per
 // access, so small operands that stay in cache can pass 100%.
-//   kernels_bench [--smoke] [--threads N] [--isa portable|avx2|avx512] [--filter TEXT]
+//   kernels_bench [--smoke] [--threads N] [--isa portable|avx2|avx512|avx512_bf16] [--filter TEXT]
 //   [--dtype f32|bf16|f16] [--cpu-clock]
 // Path: cold.
 #include <fmt/format.h>
@@ -59,7 +59,7 @@ double measure_copy_bandwidth(int32_t threads, char* buffer, int64_t size_bytes)
 Limits measure_limits(const Options& options) {
     std::vector<char> buffer(static_cast<size_t>(options.smoke ? 8 * kMiB : 256 * kMiB), 1);
     const auto size = static_cast<int64_t>(buffer.size());
-    return {measure_peak_flops(options.isa, options.threads),
+    return {measure_peak_flops(options.isa, options.threads, options.dtype),
             measure_read_bandwidth(options.threads, buffer.data(), size),
             measure_copy_bandwidth(options.threads, buffer.data(), size)};
 }
@@ -184,9 +184,10 @@ int main(int argc, char** argv) {
     using namespace plumb::testing;
     const Options options = parse(argc, argv);
     const Limits limits = measure_limits(options);
-    fmt::print("{} threads {}: peak {:.1f} Gflop/s, read {:.1f} GB/s, copy {:.1f} GB/s\n",
-               isa_name(options.isa), options.threads, limits.peak_flops * 1e-9,
-               limits.read_bandwidth * 1e-9, limits.copy_bandwidth * 1e-9);
+    fmt::print("{} {} threads {}: peak {:.1f} Gflop/s, read {:.1f} GB/s, copy {:.1f} GB/s\n",
+               isa_name(options.isa), dtype_name(options.dtype), options.threads,
+               limits.peak_flops * 1e-9, limits.read_bandwidth * 1e-9,
+               limits.copy_bandwidth * 1e-9);
     fmt::print("{:44} {:>10} {:>10} {:>9}  {:>5} {:>7}\n", "kernel", "ms", "Gflop/s", "GB/s",
                "limit", "share");
     const auto cases =

@@ -37,7 +37,7 @@ double best_ms(int runs, Work work) {
 
 void measure(const char* name, int runs) {
     const std::vector<std::string> overrides = {"--run.device=cpu-avx512", "--run.threads=2"};
-    const RunConfig config = load_run(name, overrides);
+    const RunConfig config = resolved(load_run(name, overrides));
     const ProgramInputs inputs = program_inputs(config);
     Program program;
     const double record_ms =

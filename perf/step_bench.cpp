@@ -79,7 +79,8 @@ void bench_step(const RunConfig& config, const std::string& name, int steps) {
         if (step > 0) times.push_back(total);
     }
     const double seconds = median(times);
-    const double peak = measure_peak_flops(session.device().isa, session.device().threads);
+    const double peak = measure_peak_flops(session.device().isa, session.device().threads,
+                                           program_dtype(config, Purpose::train));
     const double tokens = static_cast<double>(config.run.batch.step_tokens());
     const double rate = tokens / seconds;
     const double model_flops =
@@ -119,7 +120,8 @@ void bench_generate(const RunConfig& config, const std::string& name, int64_t pr
     std::vector<double> times;
     for (int i = 0; i < count; ++i) times.push_back(seconds_of([&] { generator.next(); }));
     const int32_t threads = session.device().threads;
-    const double peak = measure_peak_flops(session.device().isa, threads);
+    const double peak =
+        measure_peak_flops(session.device().isa, threads, program_dtype(config, Purpose::infer));
     std::vector<char> buffer(static_cast<size_t>(256 * kMiB), 1);
     const double bandwidth =
         measure_read_bandwidth(threads, buffer.data(), static_cast<int64_t>(buffer.size()));

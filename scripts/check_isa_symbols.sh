@@ -5,7 +5,7 @@
 set -eu
 build=${1:?usage: check_isa_symbols.sh BUILD_DIR}
 status=0
-for isa in portable avx2 avx512; do
+for isa in portable avx2 avx512 avx512_bf16; do
     folder="$build/kernels/CMakeFiles/plumb_kernels_$isa.dir"
     objects=$(find "$folder" -name '*.o')
     if [ -z "$objects" ]; then

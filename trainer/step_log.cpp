@@ -186,10 +186,19 @@ void StepLog::sample(int64_t step, const TextSample& sample) noexcept {
 void StepLog::saved(int64_t step, const SaveReport& report) noexcept {
     char digest[33];
     format_hash(report.digest, digest);
-    say("saved step {}: {}  {:.1f} MB in {:.2f} s  digest {}", step, report.directory.text,
-        static_cast<double>(report.file_bytes) / 1e6, report.seconds, digest);
-    json("{{\"step\":{},\"state_digest\":\"{}\",\"seconds\":{},\"bytes\":{}}}\n", step, digest,
-         JsonNumber(report.seconds).text, report.file_bytes);
+    say("saved step {}: {}  {:.1f} MB in {:.2f} s, stall {:.1f} ms  digest {}", step,
+        report.directory.text, static_cast<double>(report.file_bytes) / 1e6, report.seconds,
+        1e3 * report.stall_s, digest);
+    if (report.waited_s > 0)
+        say("  was due {:.1f} ms before the end of the save before it, and training waited (saves "
+            "that had to wait so far: {})",
+            1e3 * report.waited_s, report.waited_count);
+    json(
+        "{{\"step\":{},\"state_digest\":\"{}\",\"seconds\":{},\"bytes\":{},\"stall_ms\":{},"
+        "\"waited_ms\":{},\"waited\":{}}}\n",
+        step, digest, JsonNumber(report.seconds).text, report.file_bytes,
+        JsonNumber(1e3 * report.stall_s).text, JsonNumber(1e3 * report.waited_s).text,
+        report.waited_count);
     if (report.reserved || reserve_said_) return;
     reserve_said_ = true;
     say("note: the file system of {} cannot reserve space; a full disk shows in the middle of a "

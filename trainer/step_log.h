@@ -7,8 +7,11 @@
 // log.jsonl, by kind of line; numbers that are not finite are null:
 //   {"step","tokens","loss","grad_norm","lr","step_ms","tokens_per_s","mfu","skipped"}
 //   {"step","valid_loss"}
-//   {"step","state_digest","seconds","bytes"}
-// `step` counts finished steps, `tokens` and `skipped` count since the run began.
+//   {"step","state_digest","seconds","bytes","stall_ms","waited_ms","waited"}
+// A save runs beside the steps that follow, so its line may stand behind theirs. stall_ms is what
+// their updates waited for it, waited_ms what it waited for the save before to end; `waited` counts
+// the saves of this process that had to. `step` counts finished steps, `tokens` and `skipped` count
+// since the run began.
 // Path: hot.
 #pragma once
 

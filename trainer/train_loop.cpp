@@ -52,8 +52,9 @@ TrainResult TrainLoop::run() noexcept {
         step();
         if (skipped_in_a_row_ == kSkippedInARowMax) {
             result_.end = TrainEnd::not_finite;
+            report_save();
             // The skipped steps changed nothing, so a save since the last good one has its state.
-            if (config_.run.checkpoint.every > 0 && saved_step_ < good_.step) save(good_);
+            if (parts_.saver != nullptr && saved_step_ < good_.step) save(good_);
             break;
         }
         // Whoever asks the run to stop may not wait for an evaluation.
@@ -61,17 +62,20 @@ TrainResult TrainLoop::run() noexcept {
         if (parts_.valid != nullptr && asked == nullptr &&
             (due(record_.step, train.eval_every) || record_.step == train.steps))
             evaluate_now();
-        const int64_t every = config_.run.checkpoint.every;
         const bool last = record_.step == last_step_;
-        if (every > 0 && (last || asked != nullptr || due(record_.step, every))) save(record_);
+        if (parts_.saver != nullptr &&
+            (last || asked != nullptr || due(record_.step, config_.run.checkpoint.every)))
+            save(record_);
         parts_.peak_memory.sample();
         if (asked == nullptr) continue;
+        report_save();
         parts_.stop.honoured();
         if (last) break;
         parts_.log.say("stopped by {} after step {} of {}", asked, record_.step, train.steps);
         result_.end = TrainEnd::stopped;
         break;
     }
+    report_save();
     if (result_.end == TrainEnd::finished && last_step_ < train.steps)
         parts_.log.say("stopped at train.stop_at = {} of {} steps", last_step_, train.steps);
     parts_.log.finish();
@@ -106,9 +110,12 @@ void TrainLoop::set_scalars(double weight_sum) noexcept {
 }
 
 void TrainLoop::run_entries() noexcept {
-    const std::vector<Entry>& entries = parts_.session.program().phase(PhaseKind::step)->entries;
+    const Program& program = parts_.session.program();
+    const std::vector<Entry>& entries = program.phase(PhaseKind::step)->entries;
     double done = 0;
     for (const Entry& entry : entries) {
+        if (parts_.saver != nullptr && is_update(program, entry))
+            parts_.saver->wait_for(program.sections[static_cast<size_t>(entry.section)].unit);
         parts_.session.executor().run(entry);
         done += 1.0 / static_cast<double>(entries.size());
         if (parts_.log.has_bar()) parts_.log.progress(static_cast<double>(record_.step) + done);
@@ -161,6 +168,7 @@ void TrainLoop::step() noexcept {
     line.left_s = (end_s - start_s_) / static_cast<double>(record_.step - start_step_) *
                   static_cast<double>(last_step_ - record_.step);
     parts_.log.step(line);
+    if (parts_.saver != nullptr && parts_.saver->finished()) report_save();
     parts_.peak_memory.sample();
 }
 
@@ -171,20 +179,27 @@ void TrainLoop::evaluate_now() noexcept {
     if (parts_.sampler != nullptr) parts_.log.sample(record_.step, parts_.sampler->sample());
 }
 
+// As the state is now, though it is written later.
 void TrainLoop::save(const RunRecord& record) noexcept {
-    SaveReport report;
-    const Status status = parts_.state.save(record, &report);
-    result_.last_save_failed = !status.ok();
-    if (!status.ok()) {
-        parts_.log.save_failed(record.step, status, result_.last_saved.text);
+    parts_.saver->wait_until_finished();
+    report_save();
+    parts_.saver->start(record);
+}
+
+// Of the save begun last, when that has not been done yet; waits for its end.
+void TrainLoop::report_save() noexcept {
+    if (parts_.saver == nullptr || !parts_.saver->started()) return;
+    const SaveOutcome& save = parts_.saver->finish();
+    result_.last_save_failed = !save.status.ok();
+    if (!save.status.ok()) {
+        parts_.log.save_failed(save.record.step, save.status, result_.last_saved.text);
         return;
     }
-    saved_step_ = record.step;
-    result_.last_saved = report.directory;
-    parts_.log.saved(record.step, report);
-    int removed = 0;
-    const Status pruned = parts_.state.prune(&removed);
-    if (!pruned.ok()) parts_.log.say("old checkpoints were not removed: {}", pruned.message);
+    saved_step_ = save.record.step;
+    result_.last_saved = save.report.directory;
+    parts_.log.saved(save.record.step, save.report);
+    if (!save.pruned.ok())
+        parts_.log.say("old checkpoints were not removed: {}", save.pruned.message);
 }
 
 }  // namespace plumb

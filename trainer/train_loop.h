@@ -1,14 +1,16 @@
 // The static training loop: fills the io rows, runs the entries of the step phase, reports; between
 // steps it evaluates, samples, saves and looks for a request to stop. It runs after seal and
-// allocates nothing. A step whose gradients are not finite changes nothing (adamw sees to that), is
+// allocates nothing. A save runs beside the steps that follow it, whose updates wait until it has
+// passed their units; it is reported after the step in which it ended, and one that is due before
+// that waits. A step whose gradients are not finite changes nothing (adamw sees to that), is
 // counted, and the third in a row ends the run: the state is then still that of the last good step,
 // and is saved as that step. In fp16 only steps at a loss scale of 1 count towards the three.
 // Path: hot.
 #pragma once
 
+#include "runtime/engine/background_save.h"
 #include "runtime/engine/closing_report.h"
 #include "runtime/engine/data_loader.h"
-#include "runtime/engine/state_io.h"
 #include "trainer/step_log.h"
 #include "trainer/stop_request.h"
 #include "trainer/text_sampler.h"
@@ -21,7 +23,7 @@ int64_t last_step(const TrainSpec& train) noexcept;
 
 struct TrainParts {
     Session& session;
-    StateIo& state;
+    BackgroundSave* saver;  // nullptr: checkpoint.every is 0
     const DataLoader& data;
     const DataLoader* valid;  // nullptr: no evaluation
     TextSampler* sampler;     // nullptr: no samples
@@ -55,6 +57,7 @@ class TrainLoop {
     void step() noexcept;
     void evaluate_now() noexcept;
     void save(const RunRecord& record) noexcept;
+    void report_save() noexcept;
 
     TrainParts parts_;
     const RunConfig& config_;

@@ -191,16 +191,20 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
     state.remove_unfinished();
     const DeviceRecord& device = session.device();
-    const double peak_flops = measure_peak_flops(device.isa, device.threads);
-    say("peak of this machine, measured now: {:.1f} Gflop/s fp32", peak_flops / 1e9);
+    const Dtype dtype = program_dtype(config, Purpose::train);
+    const double peak_flops = measure_peak_flops(device.isa, device.threads, dtype);
+    say("peak of this machine, measured now: {:.1f} Gflop/s {}", peak_flops / 1e9,
+        value_dtype_name(dtype));
     std::optional<TextSampler> sampler;
     if (data.valid() != nullptr && TextSampler::possible(config, *data.valid_tokens()))
         sampler.emplace(session, *data.valid_tokens());
     StepLog log(config.run.checkpoint.dir, record.step, last_step(config.run.train),
                 config.run.train.log_every);
     StopRequest stop(config.run.checkpoint.dir);
-    TrainLoop loop({session, state, data.train(), data.valid(), sampler ? &*sampler : nullptr, log,
-                    stop, peak_memory, peak_flops},
+    std::optional<BackgroundSave> saver;
+    if (config.run.checkpoint.every > 0) saver.emplace(state);
+    TrainLoop loop({session, saver ? &*saver : nullptr, data.train(), data.valid(),
+                    sampler ? &*sampler : nullptr, log, stop, peak_memory, peak_flops},
                    record, resumed);
     session.seal();
     const TrainResult result = loop.run();

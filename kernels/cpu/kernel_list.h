@@ -16,8 +16,11 @@ template <typename T>
 void norm(const KernelArgs& args) noexcept;
 template <typename T>
 void norm_backward(const KernelArgs& args) noexcept;
+template <typename T>
 void matmul(const KernelArgs& args) noexcept;
+template <typename T>
 void matmul_dx(const KernelArgs& args) noexcept;
+template <typename T>
 void matmul_dw(const KernelArgs& args) noexcept;
 template <typename T>
 void gelu(const KernelArgs& args) noexcept;
@@ -35,7 +38,9 @@ template <typename T>
 void attention_backward(const KernelArgs& args) noexcept;
 template <typename T>
 void attention_cached(const KernelArgs& args) noexcept;
+template <typename T>
 void head_loss(const KernelArgs& args) noexcept;
+template <typename T>
 void head_loss_backward(const KernelArgs& args) noexcept;
 template <typename T>
 void select_rows(const KernelArgs& args) noexcept;

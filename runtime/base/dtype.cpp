@@ -9,8 +9,7 @@ float f16_value(uint16_t bits) noexcept {
     const uint32_t sign = (bits & 0x8000U) << 16;
     const uint32_t exponent = (bits >> 10) & 31U, mantissa = bits & 0x3FFU;
     if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000U | mantissa << 13);
-    if (exponent != 0)
-        return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
+    if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
     const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
     return sign != 0 ? -magnitude : magnitude;
 }

@@ -33,7 +33,7 @@ struct TrainSpec {
     int64_t stop_at = 0;  // save and end early at this step; 0: never
     int64_t seed = 1;
     ComputeDtype dtype = ComputeDtype::automatic;
-    double loss_scale = 65536;        // fp16: at the start; a power of two
+    double loss_scale = 65536;         // fp16: at the start; a power of two
     int64_t loss_scale_window = 2000;  // fp16: finite steps after which it doubles
     double lr = 6e-4;
     double min_lr = 6e-5;

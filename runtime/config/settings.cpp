@@ -252,8 +252,8 @@ std::vector<Setting> train_settings() {
         {"train.loss_scale", FIELD(run.train.loss_scale), training, range(1, 16777216), "",
          "fp16: factor of the loss at the start, a power of two; halved by a step that is not "
          "finite"},
-        {"train.loss_scale_window", FIELD(run.train.loss_scale_window), training,
-         range(1, 1 << 24), "steps", "fp16: finite steps after which the loss scale doubles"},
+        {"train.loss_scale_window", FIELD(run.train.loss_scale_window), training, range(1, 1 << 24),
+         "steps", "fp16: finite steps after which the loss scale doubles"},
         {"train.lr", FIELD(run.train.lr), training, range(0, 100), "", "largest learning rate"},
         {"train.min_lr", FIELD(run.train.min_lr), training, range(0, 100), "",
          "learning rate at the end; at most lr"},

@@ -13,8 +13,8 @@ namespace plumb {
 StagingBytes checkpoint_staging(const RunConfig& config) {
     const int64_t chunk_bytes = config.run.checkpoint.chunk_bytes;
     const CodecStagingBytes codec = codec_staging_bytes(chunk_bytes);
-    const std::vector<TensorRecord> records = state_records(
-        model_parameters(config.model), true, program_dtype(config, Purpose::train));
+    const std::vector<TensorRecord> records =
+        state_records(model_parameters(config.model), true, program_dtype(config, Purpose::train));
     StagingBytes staging;
     staging.raw = codec.raw;
     staging.planes = codec.planes;
@@ -50,8 +50,9 @@ ProgramInputs program_inputs(const RunConfig& config) {
 }
 
 Plan plan_of(const RunConfig& config, Purpose purpose) {
-    const ProgramInputs inputs = program_inputs(config);
-    return make_plan(build_program(config, inputs, purpose), inputs.device);
+    const RunConfig run = resolved(config);
+    const ProgramInputs inputs = program_inputs(run);
+    return make_plan(build_program(run, inputs, purpose), inputs.device);
 }
 
 PlanWith plans_with(const std::string& name, const std::vector<std::string>& overrides,
@@ -82,6 +83,13 @@ void Session::run_phase(PhaseKind kind) noexcept {
     const Phase* phase = program_.phase(kind);
     CHECK(phase != nullptr);
     for (const Entry& entry : phase->entries) executor_.run(entry);
+}
+
+void Session::run_section(SectionKind kind) noexcept {
+    Entry entry;
+    entry.section = program_.section(kind);
+    CHECK(entry.section >= 0);
+    executor_.run(entry);
 }
 
 void Session::seal() {

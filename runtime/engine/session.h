@@ -53,8 +53,9 @@ class Session {
     Executor& executor() { return executor_; }
     const DeviceRecord& device() const { return device_; }
 
-    // Runs all entries of a phase but those of host ops; for initialise and load.
+    // Runs all entries of a phase, and the first section of a kind, but for host ops.
     void run_phase(PhaseKind kind) noexcept;
+    void run_section(SectionKind kind) noexcept;
     // Warms the threads and forbids allocation from here on.
     void seal();
 

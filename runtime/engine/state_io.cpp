@@ -15,6 +15,7 @@
 #include <set>
 #include <sstream>
 
+#include "runtime/base/digest.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/state_records.h"
 
@@ -82,8 +83,9 @@ std::string lines_of_keys(const std::string& text, const std::string& like) {
 
 }  // namespace
 
-StateIo::StateIo(Session& session)
+StateIo::StateIo(Session& session, const FileLayer& files)
     : session_(session),
+      files_(files),
       directory_(session.config().run.checkpoint.dir),
       settings_(settings_text(session.config())),
       model_hash_(model_hash(session.config())),
@@ -94,18 +96,36 @@ StateIo::StateIo(Session& session)
     const bool trains = program.section(SectionKind::forward) >= 0;
     const Purpose purpose = trains ? Purpose::train : Purpose::generate;
     records_ = state_records(program.params, trains, program_dtype(session.config(), purpose));
-    const auto add = [&](TensorId id) {
-        if (id != kNoTensor) data_.push_back(session_.executor().data<char>(id));
-    };
     for (const Param& param : program.params) {
-        add(param.weight);
-        add(param.master);
-        add(param.moment1);
-        add(param.moment2);
+        add_place(param.unit, param.weight, param.master);
+        if (!trains || !param.trainable) continue;
+        add_place(param.unit, param.master, kNoTensor);
+        add_place(param.unit, param.moment1, kNoTensor);
+        add_place(param.unit, param.moment2, kNoTensor);
     }
-    add(program.io.loss_scale);
-    CHECK(data_.size() == records_.size());
+    add_place(kNoUnit, program.io.loss_scale, kNoTensor);
+    CHECK(places_.size() == records_.size());
+    // As a step updates them.
+    std::stable_sort(places_.begin(), places_.end(),
+                     [](const Place& a, const Place& b) { return a.unit < b.unit; });
     throw_if_failed(check_codec_contexts());
+}
+
+// The next record's place; nothing for a tensor that the program does not have.
+void StateIo::add_place(UnitId unit, TensorId id, TensorId master) {
+    if (id == kNoTensor) return;
+    const Executor& executor = session_.executor();
+    const auto record = static_cast<int64_t>(places_.size());
+    CHECK(places_.size() < records_.size());
+    const TensorRecord& info = records_[places_.size()];
+    const std::string_view stream = info.stream;
+    const Dtype dtype = tensor_dtype(info);
+    Place place{record, unit, executor.data<uint8_t>(id), nullptr, true, tensor_key(info)};
+    if (dtype == Dtype::bf16 && master != kNoTensor) place.low = executor.data<uint16_t>(master);
+    // Params that masters in other streams make whole, or replace.
+    if (dtype == Dtype::f16 || stream == "master_lo") place.in_digest = false;
+    if (stream == "master") place.digest_key = digest_key("param", info.name);
+    places_.push_back(place);
 }
 
 StateIo::~StateIo() {
@@ -137,7 +157,7 @@ void StateIo::lock_folder() {
 void StateIo::prepare_folder() {
     if (lock_fd_ >= 0) return;
     check_path_length(directory_);
-    check_folder(make_directories(posix_files(), directory_.c_str()));
+    check_folder(make_directories(files_, directory_.c_str()));
     struct stat info;
     if (::stat(directory_.c_str(), &info) == 0 && !S_ISDIR(info.st_mode))
         throw Error(ExitCode::bad_input,
@@ -152,7 +172,7 @@ void StateIo::prepare_folder() {
 void StateIo::remove_unfinished() {
     CHECK_NOTE(lock_fd_ >= 0, "another process may be saving there");
     int removed = 0;
-    throw_if_failed(remove_uncommitted(posix_files(), directory_.c_str(), run_, &removed));
+    throw_if_failed(remove_uncommitted(files_, directory_.c_str(), run_, &removed));
 }
 
 void StateIo::refuse_later_steps(int64_t step) const {
@@ -214,7 +234,7 @@ LoadReport StateIo::load(const std::string& directory) {
 // What is to be said of it. One that keeps its name is kept beside the number that retention keeps.
 std::string StateIo::set_aside(const std::string& path) {
     const std::string name = path.substr(path.rfind('/') + 1);
-    const Status status = set_aside_step(posix_files(), directory_.c_str(), name.c_str());
+    const Status status = set_aside_step(files_, directory_.c_str(), name.c_str());
     if (status.ok())
         return fmt::format("; it is now {}/{}{}, for you to look at or delete", directory_,
                            kDamagedPrefix, name);
@@ -294,10 +314,10 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
                                 reader.path(), reader.header().chunk_bytes_max, chunk_bytes,
                                 reader.header().chunk_bytes_max));
     const CodecStaging staging = this->staging(OpKind::checkpoint_read, nullptr);
-    session_.run_phase(PhaseKind::load);
+    session_.run_section(SectionKind::load);
     for (const Param& param : session_.program().params) load_weights(reader, param, staging);
-    for (size_t i = 0; i < records_.size(); ++i) {
-        const TensorRecord& record = records_[i];
+    for (const Place& place : places_) {
+        const TensorRecord& record = records_[static_cast<size_t>(place.record)];
         const std::string_view stream = record.stream;
         if (stream == "param" || stream == "master" || stream == "master_lo") continue;
         const int64_t tensor =
@@ -305,14 +325,15 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
         // A run that was not fp16 before has no loss scale yet: it starts as a new run's.
         if (tensor < 0 && stream == "state") continue;
         if (tensor < 0 || tensor_dtype(reader.tensor(tensor)) != Dtype::f32)
-            throw Error(ExitCode::bad_input, fmt::format("checkpoint {} has no fp32 {} of {}",
-                                                         reader.path(), record.stream, record.name));
-        reader.read_tensor(tensor, data_[i], staging);
+            throw Error(ExitCode::bad_input,
+                        fmt::format("checkpoint {} has no fp32 {} of {}", reader.path(),
+                                    record.stream, record.name));
+        reader.read_tensor(tensor, place.data, staging);
     }
     report->record = reader.record();
     report->digest = reader.header().state_digest;
     run_ = reader.header().run;
-    if (session_.program().phase(PhaseKind::save) == nullptr) return;
+    if (session_.program().section(SectionKind::digest) < 0) return;
     if (!(digest() == report->digest))
         throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
                                            reader.path(), to_hex(digest()),
@@ -322,12 +343,44 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
 }
 
 Hash128 StateIo::digest() noexcept {
-    session_.run_phase(PhaseKind::save);
+    session_.run_section(SectionKind::digest);
     const auto* words = session_.executor().data<int64_t>(session_.program().io.digest);
     return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
 }
 
-Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
+// What the digest ops make of `count` elements from `first` on.
+Hash128 StateIo::digest_span(const Place& place, int64_t first, int64_t count) const noexcept {
+    if (!place.in_digest) return {};
+    if (place.low != nullptr)
+        return digest_masters(place.digest_key, first,
+                              reinterpret_cast<const uint16_t*>(place.data) + first,
+                              place.low + first, count);
+    return digest_elements(place.digest_key, first,
+                           reinterpret_cast<const uint32_t*>(place.data) + first, count);
+}
+
+// Chunk by chunk, so that the digest takes what it reads from memory out of a cache for the codec.
+Status StateIo::write_state(CheckpointWriter& writer, SaveProgress& progress,
+                            Hash128* digest) noexcept {
+    const int64_t chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
+    *digest = {};
+    for (const Place& place : places_) {
+        const TensorRecord& record = records_[static_cast<size_t>(place.record)];
+        const int64_t element_bytes = dtype_bytes(tensor_dtype(record));
+        progress.reading(place.unit);
+        ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / element_bytes);
+        Box box;
+        for (int64_t first = 0; cursor.next(&box, &first);) {
+            *digest = digest_add(*digest, digest_span(place, first, box_elements(box)));
+            const Status status =
+                writer.write_box(place.record, box, place.data + first * element_bytes);
+            if (!status.ok()) return status;
+        }
+    }
+    return {};
+}
+
+Status StateIo::save(const RunRecord& record, SaveReport* report, SaveProgress* progress) noexcept {
     const auto start = std::chrono::steady_clock::now();
     SaveRequest request;
     request.directory = directory_.c_str();
@@ -343,24 +396,24 @@ Status StateIo::save(const RunRecord& record, SaveReport* report) noexcept {
     request.chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
     SaveMemory memory;
     memory.staging = staging(OpKind::checkpoint_write, &memory.index);
-    report->digest = digest();
-    CheckpointWriter writer;
+    SaveProgress nobody_waits;
+    SaveProgress& passed = progress == nullptr ? nobody_waits : *progress;
+    CheckpointWriter writer(files_);
     Status status = writer.begin(request, memory);
-    for (size_t i = 0; status.ok() && i < records_.size(); ++i)
-        status = writer.write_tensor(static_cast<int64_t>(i), data_[i]);
+    if (status.ok()) status = write_state(writer, passed, &report->digest);
+    passed.end();
     if (status.ok()) status = writer.commit(report->digest);
     report->raw_bytes = writer.raw_bytes();
     report->file_bytes = writer.file_bytes();
     report->reserved = writer.reserved();
     std::snprintf(report->directory.text, sizeof report->directory.text, "%s",
                   writer.step_directory());
-    report->seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    report->seconds = seconds_since(start);
     return status;
 }
 
 Status StateIo::prune(int* removed) noexcept {
-    return keep_newest(posix_files(), directory_.c_str(), run_,
+    return keep_newest(files_, directory_.c_str(), run_,
                        static_cast<int>(session_.config().run.checkpoint.keep) + unreadable_count_,
                        session_.config().run.checkpoint.keep_every, removed);
 }

@@ -1,5 +1,6 @@
 // Saves the training state of a session to a checkpoint and loads it back, in the staging the plan
-// holds for it. Saving runs after seal: no allocation, failures as a Status, the run goes on.
+// holds for it. Saving runs after seal, on any thread: no allocation, failures as a Status, the run
+// goes on; the state may change behind it (SaveProgress), unit by unit.
 // Path: cold.
 #pragma once
 
@@ -9,6 +10,7 @@
 
 #include "formats/checkpoint_reader.h"
 #include "formats/checkpoint_writer.h"
+#include "runtime/engine/save_progress.h"
 #include "runtime/engine/session.h"
 
 namespace plumb {
@@ -20,6 +22,10 @@ struct SaveReport {
     double seconds = 0;
     Path directory = {};
     bool reserved = true;  // false: the file system cannot reserve the file's size beforehand
+    // Of a save beside training (BackgroundSave):
+    double stall_s = 0;        // updates waited until it had passed their units
+    double waited_s = 0;       // training waited for the save before this one
+    int64_t waited_count = 0;  // saves so far that were due while another ran, this one included
 };
 
 struct LoadReport {
@@ -33,8 +39,8 @@ struct LoadReport {
 
 class StateIo {
   public:
-    // Saves go to config.checkpoint.dir.
-    explicit StateIo(Session& session);
+    // Saves go to config.checkpoint.dir, through `files`.
+    explicit StateIo(Session& session, const FileLayer& files = posix_files());
     ~StateIo();
     StateIo(const StateIo&) = delete;
     StateIo& operator=(const StateIo&) = delete;
@@ -65,14 +71,29 @@ class StateIo {
     // The state digest of what is in the arenas now.
     Hash128 digest() noexcept;
 
-    // `record` without its hashes, which are filled in here.
-    Status save(const RunRecord& record, SaveReport* report) noexcept;
+    // `record` without its hashes, which are filled in here. The digest is made on the way, of the
+    // bytes that are written. `progress` (may be absent) says what may change again.
+    Status save(const RunRecord& record, SaveReport* report,
+                SaveProgress* progress = nullptr) noexcept;
     // Removes old checkpoints of this run beyond checkpoint.keep.
     Status prune(int* removed) noexcept;
 
     const Uuid& run() const { return run_; }
 
   private:
+    // A logical tensor of a checkpoint, where it lies in the arenas.
+    // The digest is over 32-bit words under `digest_key`: masters, under the key of their params,
+    // whatever their dtype, and the rest of the state as it is.
+    struct Place {
+        int64_t record;  // index in records_
+        UnitId unit;
+        uint8_t* data;
+        const uint16_t* low;  // completes bf16 params to masters
+        bool in_digest;
+        uint64_t digest_key;
+    };
+    Hash128 digest_span(const Place& place, int64_t first, int64_t count) const noexcept;
+    void add_place(UnitId unit, TensorId id, TensorId master);
     void lock_folder();
     int64_t find_tensor(const CheckpointReader& reader, const char* stream, const std::string& name,
                         const Shape& shape) const;
@@ -80,12 +101,14 @@ class StateIo {
     void load_tensors(CheckpointReader& reader, LoadReport* report);
     std::string set_aside(const std::string& path);
     CodecStaging staging(OpKind kind, ByteSpan* index) const;
+    Status write_state(CheckpointWriter& writer, SaveProgress& progress, Hash128* digest) noexcept;
 
     Session& session_;
+    const FileLayer& files_;
     std::string directory_;
     std::string settings_;
     std::vector<TensorRecord> records_;
-    std::vector<void*> data_;  // by record: where it lies in the arenas
+    std::vector<Place> places_;  // in the order of writing: by unit
     Hash128 model_hash_;
     Hash128 training_hash_;
     Hash128 layout_hash_;

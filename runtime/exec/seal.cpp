@@ -31,6 +31,10 @@ const char* library_name(Library library) noexcept {
     return kNames[static_cast<int>(library)];
 }
 
+void mark_thread_ours() noexcept {
+    t_ours = true;
+}
+
 void warm_threads(int32_t threads) {
     omp_set_dynamic(0);
     // Twice: the second region proves that the team is reused.

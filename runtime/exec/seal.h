@@ -18,6 +18,8 @@ struct AllocationCounts {
 
 const char* library_name(Library library) noexcept;
 
+// Marks the calling thread as ours.
+void mark_thread_ours() noexcept;
 // Marks the calling thread and the OpenMP team of this size as ours; call before seal().
 void warm_threads(int32_t threads);
 void seal() noexcept;

@@ -42,11 +42,13 @@ class Recorder {
         }
         record_load();
         if (trains_) {
+            record_digest();
             record_step();
             record_evaluate();
             record_save();
         }
         if (!trains_ || config_.run.train.sample_tokens > 0) record_generate();
+        if (trains_ && config_.run.checkpoint.every > 0) save_beside_training();
         return b_.finish();
     }
 
@@ -142,8 +144,8 @@ class Recorder {
     }
 
     void record_loss(TensorId x) {
-        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights,
-                     io().loss_scale, config_.run.train.loss_chunk);
+        b_.head_loss(io().loss, x, model_.head(), io().targets, io().loss_weights, io().loss_scale,
+                     config_.run.train.loss_chunk);
     }
 
     void record_step() {
@@ -161,9 +163,7 @@ class Recorder {
             record_fold_parts(b_);
             b_.end_section();
         }
-        sections.update = b_.begin_section(SectionKind::update, "update");
-        record_update(b_, io().grad_sum, io().clip, io().loss_scale);
-        b_.end_section();
+        sections.update = record_update(b_, io().grad_sum, io().clip, io().loss_scale);
         add_phase(PhaseKind::step, single_stage_step(sections, b_.program().micro_batch_count));
         count_slots(b_.program().phases.back().entries, b_.program().slot_count);
     }
@@ -178,8 +178,9 @@ class Recorder {
         add_phase(PhaseKind::evaluate, std::move(entries));
     }
 
-    void record_save() {
-        const SectionId section = b_.begin_section(SectionKind::save, "save");
+    // Of all that a checkpoint holds: the end of the phase load, which was added last.
+    void record_digest() {
+        const SectionId section = b_.begin_section(SectionKind::digest, "digest");
         bool begin = true;
         const auto add = [&](const char* stream, const std::string& name, TensorId id,
                              TensorId low = kNoTensor) {
@@ -202,9 +203,25 @@ class Recorder {
             add("moment2", param.name, param.moment2);
         }
         if (io().loss_scale != kNoTensor) add("state", "loss_scale", io().loss_scale);
+        b_.end_section();
+        b_.program().phases.back().entries.push_back(entry(section));
+    }
+
+    void record_save() {
+        const SectionId section = b_.begin_section(SectionKind::save, "save");
         record_codec(OpKind::checkpoint_write, 0, inputs_.staging.index);
         b_.end_section();
         add_phase(PhaseKind::save, {entry(section)});
+    }
+
+    // The saving thread reads weights, moments and state, which only `update` changes; training
+    // goes on meanwhile, and so do the evaluations and samples between its steps.
+    void save_beside_training() {
+        const SectionId section = b_.program().section(SectionKind::save);
+        for (Phase& phase : b_.program().phases)
+            if (phase.kind == PhaseKind::step || phase.kind == PhaseKind::evaluate ||
+                phase.kind == PhaseKind::generate)
+                phase.beside.push_back(section);
     }
 
     // Prefill of one chunk of the prompt, and one decode step, both ending in a sampled token.
@@ -273,8 +290,9 @@ Dtype program_dtype(const RunConfig& config, Purpose purpose) {
     if (purpose != Purpose::train && config.run.generate.dtype != ComputeDtype::automatic)
         dtype = config.run.generate.dtype;
     CHECK_NOTE(dtype != ComputeDtype::automatic, "the dtype is not resolved");
-    return dtype == ComputeDtype::bf16 ? Dtype::bf16
-                                       : dtype == ComputeDtype::fp16 ? Dtype::f16 : Dtype::f32;
+    return dtype == ComputeDtype::bf16   ? Dtype::bf16
+           : dtype == ComputeDtype::fp16 ? Dtype::f16
+                                         : Dtype::f32;
 }
 
 const char* value_dtype_name(Dtype dtype) {

@@ -15,9 +15,11 @@ std::vector<Entry> single_stage_step(const StepSections& sections, int32_t micro
             entries.push_back(entry);
         }
     }
-    Entry update;
-    update.section = sections.update;
-    entries.push_back(update);
+    for (const SectionId section : sections.update) {
+        Entry update;
+        update.section = section;
+        entries.push_back(update);
+    }
     return entries;
 }
 

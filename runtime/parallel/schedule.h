@@ -13,8 +13,8 @@ namespace plumb {
 struct StepSections {
     SectionId forward = -1;
     SectionId backward = -1;
-    SectionId reduce = -1;  // -1: nothing to reduce per micro-batch
-    SectionId update = -1;
+    SectionId reduce = -1;          // -1: nothing to reduce per micro-batch
+    std::vector<SectionId> update;  // the norm of all gradients, then unit by unit
 };
 
 // Entries of a step of `micro_batch_count` micro-batches on a single stage.

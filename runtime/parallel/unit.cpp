@@ -47,7 +47,8 @@ void record_fold_parts(Builder& b) {
                 b.record(OpKind::fold, fold_attrs(true), {use.grad, use.part});
 }
 
-void record_update(Builder& b, TensorId sum, TensorId clip, TensorId loss_scale) {
+std::vector<SectionId> record_update(Builder& b, TensorId sum, TensorId clip, TensorId loss_scale) {
+    std::vector<SectionId> sections = {b.begin_section(SectionKind::update, "norm")};
     for (size_t p = 0; p < b.program().params.size(); ++p) {
         const Param param = b.program().params[p];
         for (const GradUse& use : param.further_uses)
@@ -65,9 +66,13 @@ void record_update(Builder& b, TensorId sum, TensorId clip, TensorId loss_scale)
         begin = false;
     }
     b.record(OpKind::clip, {}, {clip, sum, loss_scale});
+    if (loss_scale != kNoTensor) b.record(OpKind::loss_scale, {}, {loss_scale, clip});
+    b.end_section();
     for (size_t u = 0; u < b.program().units.size(); ++u) {
         const Unit unit = b.program().units[u];
         if (unit.grad == kNoTensor) continue;
+        sections.push_back(
+            b.begin_section(SectionKind::update, "update." + unit.name, 0, static_cast<UnitId>(u)));
         int number = 0;
         for (const Piece& piece : pieces_of(b.program(), unit)) {
             if (!piece.first.trainable) continue;
@@ -79,14 +84,14 @@ void record_update(Builder& b, TensorId sum, TensorId clip, TensorId loss_scale)
             Attrs attrs;
             attrs.state = {};
             attrs.state.decay = piece.first.decay ? 1 : 0;
-            const TensorId master =
-                piece.first.master == kNoTensor ? kNoTensor : part(Of::master);
+            const TensorId master = piece.first.master == kNoTensor ? kNoTensor : part(Of::master);
             b.record(OpKind::adamw, attrs,
                      {part(Of::weight), master, part(Of::grad), part(Of::moment1),
                       part(Of::moment2), clip});
         }
+        b.end_section();
     }
-    if (loss_scale != kNoTensor) b.record(OpKind::loss_scale, {}, {loss_scale, clip});
+    return sections;
 }
 
 }  // namespace plumb

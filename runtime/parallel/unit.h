@@ -12,9 +12,12 @@ namespace plumb {
 // step's sums in order of micro-batches (exact reduction).
 void record_fold_parts(Builder& builder);
 
-// Records, into the open `update` section: further uses of tied parameters folded in order of use,
-// the norm of all gradients, clipping, AdamW, and the next loss scale. `sum` (4 i64) and `clip`
-// (4 f64) are io tensors, `loss_scale` (2 f32) is state or kNoTensor.
-void record_update(Builder& builder, TensorId sum, TensorId clip, TensorId loss_scale);
+// Records the update sections of a step, in the order in which they run. The first one folds
+// further uses of tied parameters in order of use and makes the norm of all gradients and the clip
+// factor and the next loss scale; then each unit has one, with AdamW: it may start while a save
+// still reads later units. `sum` (4 i64) and `clip` (4 f64) are io tensors, `loss_scale` (2 f32) is
+// state or kNoTensor.
+std::vector<SectionId> record_update(Builder& builder, TensorId sum, TensorId clip,
+                                     TensorId loss_scale);
 
 }  // namespace plumb

@@ -151,9 +151,13 @@ std::vector<LivePeak> live_peaks(const Program& program, const std::vector<Life>
     }
     std::vector<LivePeak> peaks;
     for (const Phase& phase : program.phases) {
-        const bool generates = phase.kind == PhaseKind::generate;
-        peaks.push_back(
-            peak_of_phase(program, phase, sections, always + (generates ? overlaid : 0)));
+        int64_t bytes = always + (phase.kind == PhaseKind::generate ? overlaid : 0);
+        for (const SectionId beside : phase.beside) {
+            const std::vector<int64_t>& live = sections.at(static_cast<size_t>(beside)).live;
+            if (!live.empty())
+                bytes = checked_add(bytes, *std::max_element(live.begin(), live.end()), "beside");
+        }
+        peaks.push_back(peak_of_phase(program, phase, sections, bytes));
     }
     return peaks;
 }

@@ -66,6 +66,7 @@ constexpr Row kRows[] = {
     {"layout.reduction", [](const RunConfig&) { return Values{"fast"}; },
      "other rounding; layout changes bits"},
     {"train.dtype", [](const RunConfig&) { return Values{"bf16"}; }, "other precision"},
+    {"generate.dtype", [](const RunConfig&) { return Values{"bf16"}; }, "other precision"},
     {"generate.context",
      [](const RunConfig& c) { return halves(c.run.generate.context, kLeastTokens); },
      "shorter texts"},

@@ -1,5 +1,7 @@
 #include "runtime/plan/outside.h"
 
+#include <algorithm>
+
 #include "runtime/base/checked.h"
 
 namespace plumb {
@@ -18,13 +20,17 @@ constexpr int64_t kStackBytes = 128 * kKiB;  // of the 8 MiB reserved per thread
 
 std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord& device) {
     const auto op_count = static_cast<int64_t>(program.ops.size());
-    return {
+    std::vector<OutsideRow> rows = {
         {"process code and libraries", kCodeBytes, "estimated"},
         {"C and C++ heap before seal",
          checked_add(kHeapBytes, checked_mul(kHeapOpBytes, op_count, "heap"), "heap"), "estimated"},
         {"OpenMP thread stacks", checked_mul(kStackBytes, device.threads, "thread stacks"),
          "estimated"},
     };
+    const bool saves_beside = std::any_of(program.phases.begin(), program.phases.end(),
+                                          [](const Phase& phase) { return !phase.beside.empty(); });
+    if (saves_beside) rows.push_back({"saving thread's stack", kSavingStackBytes, "reserved"});
+    return rows;
 }
 
 }  // namespace plumb

@@ -1,5 +1,6 @@
 // The rows of a plan for memory that no arena holds: code and libraries, stacks, the C library's
-// heap. Estimates from constants taken on one machine, and each row says so; they enter no
+// heap. Estimates from constants taken on one machine, and each row says so, except for the stack
+// of the thread that saves beside the training: that is reserved as it is planned. They enter no
 // digest.
 // Path: cold.
 #pragma once
@@ -9,6 +10,9 @@
 #include "runtime/plan/plan.h"
 
 namespace plumb {
+
+// What the codec and the file calls of a save need is some 20 KiB; sanitizers multiply it.
+inline constexpr int64_t kSavingStackBytes = 256 * kKiB;
 
 std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord& device);
 

@@ -221,6 +221,11 @@ class Planner {
                     result.arena_bytes[a] = std::max(result.arena_bytes[a], section.bytes[a]);
                 if (touches_slots(entry.section)) result.arena_bytes[kStash] = pool_bytes_;
             }
+            for (const SectionId beside : phase.beside) {
+                const SectionBytes& section = section_bytes_.at(static_cast<size_t>(beside));
+                for (size_t a = 0; a < kArenaCount; ++a)
+                    result.arena_bytes[a] = std::max(result.arena_bytes[a], section.bytes[a]);
+            }
             if (phase.kind == PhaseKind::generate)
                 result.arena_bytes[kStash] = std::max(result.arena_bytes[kStash], cache_bytes_);
             for (const int64_t bytes : result.arena_bytes)

@@ -37,6 +37,7 @@ void hash_program(Hasher& hasher, const Program& program) {
         hasher.text(section.name);
         hash_enum(hasher, section.kind);
         hasher.number(section.chunk);
+        hasher.number(section.unit);
         hasher.number(section.first_op);
         hasher.number(section.op_count);
     }
@@ -49,6 +50,8 @@ void hash_program(Hasher& hasher, const Program& program) {
             hasher.number(entry.micro_batch);
             for (const int32_t slot : entry.slot) hasher.number(slot);
         }
+        hasher.number(static_cast<int64_t>(phase.beside.size()));
+        for (const SectionId section : phase.beside) hasher.number(section);
     }
     hasher.number(program.micro_batch_count);
 }

@@ -2,9 +2,9 @@
 // byte (nor a red zone), every tensor lies inside its arena, slot or row, aligned, and aliases lie
 // in their roots. Walking the entries of every phase it proves that no slot is written again before
 // all sections that read it have run on its micro-batch, and that caches over the stash are touched
-// only by phases that touch no slot. It derives lives from the ops again and sweeps over time with
-// its own ordered set: no code of lifetime, pack or exact is used, so an error there does not hide
-// here. Every make_plan runs it.
+// only by phases that touch no slot; and that what runs beside a phase shares no byte with it. It
+// derives lives from the ops again and sweeps over time with its own ordered set: no code of
+// lifetime, pack or exact is used, so an error there does not hide here. Every make_plan runs it.
 // Path: cold.
 #pragma once
 

@@ -19,6 +19,7 @@ struct Touched {
     bool makes[kSlotClassCount] = {};  // writes some tensor of the class first
     bool reads[kSlotClassCount] = {};  // touches a tensor that it does not make
     std::set<TensorId> caches;
+    std::set<TensorId> passing;  // what is not there for the whole run, scratch included
 };
 
 TensorId owner(const Program& program, TensorId id) {
@@ -33,10 +34,12 @@ std::vector<Touched> touched_by_sections(const Program& program) {
         const Section& section = program.sections[s];
         for (int32_t i = section.first_op; i < section.first_op + section.op_count; ++i) {
             const Op& op = program.ops[static_cast<size_t>(i)];
+            if (op.scratch != kNoTensor) touched[s].passing.insert(op.scratch);
             for (int k = 0; k < op.operand_count; ++k) {
                 if (op.operand[k] == kNoTensor) continue;
                 const TensorId id = owner(program, op.operand[k]);
                 const Tensor& tensor = program.tensors[static_cast<size_t>(id)];
+                if (belongs_to_section(tensor.role)) touched[s].passing.insert(id);
                 if (tensor.role == Role::kv_cache) touched[s].caches.insert(id);
                 if (tensor.role != Role::saved) continue;
                 SectionId& made_by = maker[static_cast<size_t>(id)];
@@ -72,6 +75,7 @@ class Walk {
             if (!slot.readers.empty())
                 return fmt::format("phase {} ends before {}", phase_name(phase_.kind),
                                    unread(slot));
+        if (std::string found = flaw_of_beside(); !found.empty()) return found;
         return flaw_of_caches();
     }
 
@@ -104,6 +108,37 @@ class Walk {
         for (size_t s = 0; s < touched_.size(); ++s)
             if (touched_[s].reads[c]) slot.readers.insert(static_cast<SectionId>(s));
         return "";
+    }
+
+    // What runs beside the phase has lives that no order of ops knows: its tensors may share no
+    // byte with any that the phase's own sections use.
+    std::string flaw_of_beside() const {
+        std::set<TensorId> used;
+        for (const Entry& entry : phase_.entries) {
+            const Touched& section = touched_[static_cast<size_t>(entry.section)];
+            used.insert(section.passing.begin(), section.passing.end());
+        }
+        for (const SectionId beside : phase_.beside)
+            for (const TensorId id : touched_[static_cast<size_t>(beside)].passing)
+                for (const TensorId other : used)
+                    if (meet(id, other))
+                        return fmt::format(
+                            "phase {}: {} shares bytes with {} of {}, which runs "
+                            "beside it",
+                            phase_name(phase_.kind), tensor(other).name, tensor(id).name,
+                            name(beside));
+        return "";
+    }
+
+    const Tensor& tensor(TensorId id) const { return program_.tensors[static_cast<size_t>(id)]; }
+    bool meet(TensorId a, TensorId b) const {
+        const Placement& x = plan_.placement[static_cast<size_t>(a)];
+        const Placement& y = plan_.placement[static_cast<size_t>(b)];
+        const int64_t zone = plan_.red_zone_bytes;
+        return x.arena == y.arena &&
+               (x.base == Base::slot || y.base == Base::slot ||
+                (x.offset_bytes < y.offset_bytes + tensor(b).size_bytes + zone &&
+                 y.offset_bytes < x.offset_bytes + tensor(a).size_bytes + zone));
     }
 
     // Caches in the stash arena share bytes with slots only where no entry of the phase has both.

@@ -205,12 +205,13 @@ TensorId Builder::view(std::string name, TensorId of, const Shape& shape, int64_
     return static_cast<TensorId>(program_.tensors.size()) - 1;
 }
 
-SectionId Builder::begin_section(SectionKind kind, std::string name, int32_t chunk) {
+SectionId Builder::begin_section(SectionKind kind, std::string name, int32_t chunk, UnitId unit) {
     CHECK(section_ < 0);
     Section section;
     section.name = std::move(name);
     section.kind = kind;
     section.chunk = chunk;
+    section.unit = unit;
     section.first_op = static_cast<int32_t>(program_.ops.size());
     program_.sections.push_back(std::move(section));
     section_ = static_cast<SectionId>(program_.sections.size()) - 1;
@@ -329,7 +330,7 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
 }
 
 TensorId Builder::gelu(TensorId x) {
-    const TensorId y = make_activation("gelu", shape(x));
+    const TensorId y = make_activation("gelu", shape(x), at(x).dtype);
     record(OpKind::gelu, {}, {y, x});
     return y;
 }
@@ -351,10 +352,10 @@ void Builder::rope(TensorId qkv, TensorId positions, const AttentionAttrs& atten
 TensorId Builder::attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attention) {
     const Shape s = shape(qkv);
     const int64_t width = int64_t{attention.heads} * attention.head_size;
-    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
-    const TensorId lse =
-        make_activation("attention_lse", make_shape(s.dim[0], attention.heads, s.dim[1]),
-                        Dtype::f32);
+    const TensorId o =
+        make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
+    const TensorId lse = make_activation(
+        "attention_lse", make_shape(s.dim[0], attention.heads, s.dim[1]), Dtype::f32);
     Attrs attrs;
     attrs.attention = attention;
     record(OpKind::attention, attrs, {o, lse, qkv, segment_start});
@@ -365,7 +366,8 @@ TensorId Builder::attention_cached(TensorId qkv, TensorId k_cache, TensorId v_ca
                                    TensorId positions, const AttentionAttrs& attention) {
     const Shape s = shape(qkv);
     const int64_t width = int64_t{attention.heads} * attention.head_size;
-    const TensorId o = make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
+    const TensorId o =
+        make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
     Attrs attrs;
     attrs.attention = attention;
     record(OpKind::attention_cached, attrs, {o, k_cache, v_cache, qkv, positions});

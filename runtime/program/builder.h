@@ -57,7 +57,8 @@ class Builder {
     TensorId view(std::string name, TensorId of, const Shape& shape, int64_t offset_bytes);
 
     // Sections. A forward section keeps a tape.
-    SectionId begin_section(SectionKind kind, std::string name, int32_t chunk = 0);
+    SectionId begin_section(SectionKind kind, std::string name, int32_t chunk = 0,
+                            UnitId unit = -1);
     void end_section();
     void scope(std::string prefix) { scope_ = std::move(prefix); }
     // Recorded again before its backward instead of saved; only its boundary is kept.

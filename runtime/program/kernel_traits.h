@@ -8,11 +8,13 @@
 
 namespace plumb {
 
-enum class Isa : uint8_t { portable, avx2, avx512 };
-inline constexpr int kIsaCount = 3;
+// Each has all of those before it.
+enum class Isa : uint8_t { portable, avx2, avx512, avx512_bf16 };
+inline constexpr int kIsaCount = 4;
 
 constexpr const char* isa_name(Isa isa) {
-    return isa == Isa::portable ? "portable" : isa == Isa::avx2 ? "avx2" : "avx512";
+    constexpr const char* kNames[kIsaCount] = {"portable", "avx2", "avx512", "avx512_bf16"};
+    return kNames[static_cast<int>(isa)];
 }
 
 struct DeviceRecord {

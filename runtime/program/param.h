@@ -14,6 +14,7 @@ namespace plumb {
 
 using ParamId = int32_t;
 using UnitId = int32_t;
+inline constexpr UnitId kNoUnit = -1;
 
 // Initial values: normal with this deviation, keyed by (seed, name, global element), or a constant
 // when deviation is 0.

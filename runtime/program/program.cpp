@@ -22,9 +22,9 @@ const char* slot_class_name(SlotClass slot_class) {
 }
 
 const char* section_kind_name(SectionKind kind) {
-    static constexpr const char* kNames[] = {"initialise", "load",   "forward",  "backward",
-                                             "reduce",     "update", "evaluate", "save",
-                                             "prefill",    "decode"};
+    static constexpr const char* kNames[] = {"initialise", "load",    "forward",  "backward",
+                                             "reduce",     "update",  "evaluate", "digest",
+                                             "save",       "prefill", "decode"};
     static_assert(std::size(kNames) == static_cast<size_t>(SectionKind::count));
     return kNames[static_cast<int>(kind)];
 }

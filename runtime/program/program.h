@@ -81,6 +81,7 @@ enum class SectionKind : uint8_t {
     reduce,
     update,
     evaluate,
+    digest,
     save,
     prefill,
     decode,
@@ -92,6 +93,8 @@ struct Section {
     std::string name;
     SectionKind kind = SectionKind::count;
     int32_t chunk = 0;  // of the model (pipeline)
+    // Of an update section: the unit whose weights and moments it changes. -1: none, at most state.
+    UnitId unit = -1;
     int32_t first_op = 0;
     int32_t op_count = 0;
 };
@@ -111,6 +114,8 @@ const char* phase_name(PhaseKind kind);
 struct Phase {
     PhaseKind kind = PhaseKind::count;
     std::vector<Entry> entries;
+    // Sections of host ops that another thread runs meanwhile: what they hold is never shared.
+    std::vector<SectionId> beside = {};
 };
 
 // Tensors that the host fills or reads, kNoTensor where the program has none.
@@ -123,10 +128,10 @@ struct IoTensors {
     TensorId positions = kNoTensor;      // BT i32
     TensorId segment_start = kNoTensor;  // BT i32
     // Results.
-    TensorId loss = kNoTensor;      // 1 f64: weighted sum over the step or evaluation so far
-    TensorId grad_sum = kNoTensor;  // 4 i64
-    TensorId clip = kNoTensor;      // 4 f64
-    TensorId digest = kNoTensor;    // 2 i64
+    TensorId loss = kNoTensor;        // 1 f64: weighted sum over the step or evaluation so far
+    TensorId grad_sum = kNoTensor;    // 4 i64
+    TensorId clip = kNoTensor;        // 4 f64
+    TensorId digest = kNoTensor;      // 2 i64
     TensorId loss_scale = kNoTensor;  // 2 f32, of role state (fp16 only)
     // Generation.
     TensorId prompt_tokens = kNoTensor;     // BT i32, one prefill chunk
@@ -154,6 +159,11 @@ struct Program {
     const Phase* phase(PhaseKind kind) const;   // nullptr when absent
     SectionId section(SectionKind kind) const;  // the first of its kind; -1 when absent
 };
+
+// Whether an entry changes weights and moments, or makes ready to.
+inline bool is_update(const Program& program, const Entry& entry) {
+    return program.sections[static_cast<size_t>(entry.section)].kind == SectionKind::update;
+}
 
 // Shapes of an op's operands (rank 0 when absent), as its rules and kernels expect them.
 void operand_shapes(const Program& program, const Op& op, Shape (&shape)[kMaxOperands]);

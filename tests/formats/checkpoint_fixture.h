@@ -101,9 +101,19 @@ struct State {
                 data[t] = normal_words(dtype, static_cast<int64_t>(data[t].size()), key);
         }
     }
+    uint16_t low_of(size_t param, size_t element) const {
+        uint16_t low = 0;
+        for (size_t t = 0; t < data.size(); ++t)
+            if (std::string_view(tensors[t].stream) == "master_lo" &&
+                std::string_view(tensors[t].name) == tensors[param].name)
+                std::memcpy(&low, &data[t][2 * element], 2);
+        return low;
+    }
     Hash128 digest() const {
         Hash128 sum;
         for (size_t t = 0; t < data.size(); ++t) {
+            const std::string_view stream = tensors[t].stream;
+            if (stream == "master_lo") continue;
             std::vector<uint32_t> words;
             const int64_t element_bytes = dtype_bytes(tensor_dtype(tensors[t]));
             if (element_bytes < 4) {
@@ -115,7 +125,11 @@ struct State {
                 words.resize(data[t].size() / 4);
                 std::memcpy(words.data(), data[t].data(), data[t].size());
             }
-            sum = digest_add(sum, digest_elements(tensor_key(tensors[t]), 0, words.data(),
+            // A bf16 param and its low half are one master.
+            if (stream == "param" && tensor_dtype(tensors[t]) == Dtype::bf16)
+                for (size_t i = 0; i < words.size(); ++i)
+                    words[i] = join_master({static_cast<uint16_t>(words[i]), low_of(t, i)});
+            sum = digest_add(sum, digest_elements(state_key(tensors[t]), 0, words.data(),
                                                   static_cast<int64_t>(words.size())));
         }
         return sum;

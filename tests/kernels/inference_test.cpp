@@ -155,7 +155,7 @@ TEST(Dispatch, DeviceRecords) {
     EXPECT_STREQ(host.name, "host");
     EXPECT_EQ(host.isa, host_isa());
     EXPECT_EQ(host.threads, 2);
-    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
         DeviceRecord record{};
         ASSERT_TRUE(named_device((std::string("cpu-") + isa_name(isa)).c_str(), 5, &record));
         EXPECT_EQ(record.isa, isa);
@@ -167,7 +167,7 @@ TEST(Dispatch, DeviceRecords) {
 
 // A plan made for more threads must give each of them its part, and never less than one thread's.
 TEST(Traits, ScratchGrowsWithThreadsAndIsZeroWhereNothingIsNeeded) {
-    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
         DeviceRecord one{}, four{};
         const std::string name = std::string("cpu-") + isa_name(isa);
         ASSERT_TRUE(named_device(name.c_str(), 1, &one) && named_device(name.c_str(), 4, &four));

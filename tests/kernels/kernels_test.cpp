@@ -97,26 +97,31 @@ INSTANTIATE_TEST_SUITE_P(Kernels, SmallCases, ::testing::ValuesIn(small_cases_of
                          });
 
 // What recomputation of activations rests on: gelu of the saved argument is the epilogue's output,
-// by the bit, for streamed rows and for tiles, whole and ragged.
+// by the bit, for streamed rows and for tiles, whole and ragged, in every value dtype.
+void check_gelu_apart(int64_t n, int64_t i, int64_t o, Dtype dtype, Isa isa) {
+    const KernelCase product = in_dtype(matmul_case(n, i, o, {true, true, true, false}), dtype);
+    const KernelCase apart = in_dtype(flat_case(OpKind::gelu, n * o), dtype);
+    BoundCase fused(product, fill_case(product, 7), isa, 1);
+    fused.run();
+    BoundCase gelu(apart, fill_case(apart, 7), isa, 1);
+    Buffer& x = gelu.operand(GeluOperands::x);
+    Buffer& y = gelu.operand(GeluOperands::y);
+    std::memcpy(x.data(), fused.operand(MatmulOperands::pre).data(),
+                static_cast<size_t>(x.size_bytes()));
+    gelu.run();
+    EXPECT_EQ(std::memcmp(y.data(), fused.operand(MatmulOperands::y).data(),
+                          static_cast<size_t>(y.size_bytes())),
+              0)
+        << product.name << " " << isa_name(isa);
+}
+
 TEST(Gelu, HasTheBitsOfTheEpilogue) {
-    for (const auto& [n, i, o] : {std::array<int64_t, 3>{3, 64, 65}, {24, 513, 97}, {97, 40, 11}}) {
-        const KernelCase product = matmul_case(n, i, o, {true, true, true, false});
-        KernelCase apart = flat_case(OpKind::gelu, n * o);
-        for (const Isa isa : host_isas()) {
-            BoundCase fused(product, fill_case(product, 7), isa, 1);
-            fused.run();
-            BoundCase gelu(apart, fill_case(apart, 7), isa, 1);
-            std::memcpy(gelu.operand(GeluOperands::x).data(),
-                        fused.operand(MatmulOperands::pre).data(),
-                        static_cast<size_t>(gelu.operand(GeluOperands::x).size_bytes()));
-            gelu.run();
-            EXPECT_EQ(std::memcmp(gelu.operand(GeluOperands::y).data(),
-                                  fused.operand(MatmulOperands::y).data(),
-                                  static_cast<size_t>(gelu.operand(GeluOperands::y).size_bytes())),
-                      0)
-                << product.name << " " << isa_name(isa);
-        }
-    }
+    for (const auto& [n, i, o] : {std::array<int64_t, 3>{3, 64, 65}, {24, 513, 97}, {97, 40, 11}})
+        for (const Isa isa : host_isas())
+            for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
+                if (kernel_table(isa)
+                        .kernel[static_cast<int>(OpKind::matmul)][value_index(dtype)] != nullptr)
+                    check_gelu_apart(n, i, o, dtype, isa);
 }
 
 }  // namespace

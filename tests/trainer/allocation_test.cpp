@@ -22,13 +22,14 @@ class Allocation : public TrainFolder {
     }
 };
 
-// 50 steps, two evaluations, a sample of 200 tokens and a save. An allocation outside a
-// LibraryScope would abort; no library of ours is in a scope, so all counts are zero.
+// 50 steps, two evaluations, two samples of 200 tokens and saves beside every other step. An
+// allocation outside a LibraryScope would abort; no library of ours is in a scope, so all counts
+// are zero.
 TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
     RunConfig config = parse_run(
         contents_of(path("run.toml")), "run.toml", folder_,
         {"model.max_position_embeddings=256", "train.steps=50", "train.eval_every=25",
-         "train.sample_tokens=200", "run.threads=2", "checkpoint.every=50",
+         "train.sample_tokens=200", "run.threads=2", "checkpoint.every=2",
          "checkpoint.dir=" + path("run"), "data.train=" + path("data/train.bin"),
          "data.valid=" + path("data/valid.bin"), "batch.micro_batch=1", "batch.global_batch=2"});
     const TokenFile train(config.run.data.train), valid(config.run.data.valid);
@@ -42,7 +43,8 @@ TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
     StepLog log(path("run"), 0, 50);
     StopRequest stop(path("run"));
     PeakMemory peak;
-    TrainLoop loop({session, state, train_loader, &valid_loader, &sampler, log, stop, peak, 1.0},
+    BackgroundSave saver(state);
+    TrainLoop loop({session, &saver, train_loader, &valid_loader, &sampler, log, stop, peak, 1.0},
                    {}, "");
     ::testing::internal::CaptureStdout();
     session.seal();
@@ -56,7 +58,7 @@ TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
     EXPECT_FALSE(result.last_save_failed);
     EXPECT_EQ(this->log("loss").size(), 50u);
     EXPECT_EQ(this->log("valid_loss").size(), 2u);
-    EXPECT_EQ(digests().size(), 1u);
+    EXPECT_EQ(digests().size(), 25u);
     EXPECT_NE(text.find("sample after step 50"), std::string::npos) << text;
     for (int i = 0; i < static_cast<int>(Library::count); ++i) {
         EXPECT_EQ(counts.calls[i], 0) << library_name(static_cast<Library>(i));
@@ -89,6 +91,30 @@ TEST_F(AllocationDeathTest, AnOpenedStreamAfterSealEndsTheProcess) {
             keep(file);
         },
         "allocation of [0-9]+ bytes after seal");
+}
+
+// The saving thread is ours: seal judges it too.
+TEST_F(AllocationDeathTest, AnAllocationWhileSavingEndsTheProcess) {
+    const RunConfig config = parse_run(contents_of(path("run.toml")), "run.toml", folder_,
+                                       {"checkpoint.dir=" + path("run")});
+    FileLayer files = posix_files();
+    files.fdatasync = [](void*, int) {
+        const std::string text(100, 'x');
+        keep(text.data());
+        return 0;
+    };
+    EXPECT_DEATH(
+        {
+            Session session(config, Purpose::train);
+            session.run_phase(PhaseKind::initialise);
+            StateIo state(session, files);
+            state.prepare_folder();
+            BackgroundSave saver(state);
+            session.seal();
+            saver.start({});
+            saver.finish();
+        },
+        "allocation of 101 bytes after seal");
 }
 
 TEST_F(AllocationDeathTest, InsideALibraryScopeItIsCounted) {

@@ -56,6 +56,9 @@ TEST_F(StepLogFile, LinesHaveExactlyTheirKeys) {
         report.digest = {0x1234, 0xabcd};
         report.seconds = 0.5;
         report.file_bytes = 123456;
+        report.stall_s = 0.25;
+        report.waited_s = 0.125;
+        report.waited_count = 3;
         log.saved(1, report);
     }
     const auto steps = this->log("loss");
@@ -71,7 +74,14 @@ TEST_F(StepLogFile, LinesHaveExactlyTheirKeys) {
               (std::vector<nlohmann::json>{{{"step", 1},
                                             {"state_digest", "000000000000abcd0000000000001234"},
                                             {"seconds", 0.5},
-                                            {"bytes", 123456}}}));
+                                            {"bytes", 123456},
+                                            {"stall_ms", 250},
+                                            {"waited_ms", 125},
+                                            {"waited", 3}}}));
+    const std::string text = said();
+    EXPECT_NE(text.find("0.1 MB in 0.50 s, stall 250.0 ms  digest 0000"), std::string::npos);
+    EXPECT_NE(text.find("was due 125.0 ms before the end of the save before it"),
+              std::string::npos);
 }
 
 TEST_F(StepLogFile, NumbersThatAreNotFiniteAreNull) {

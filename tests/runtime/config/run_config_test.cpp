@@ -217,8 +217,9 @@ TEST(RunConfig, OutOfRangeNamesValueAndRange) {
     EXPECT_EQ(override_error("--layout.recompute=block:0"),
               "--layout.recompute=block:0: layout.recompute is \"block:0\"; it must be one of "
               "none, selective, attention, or block:K with K from 1 to 65536");
-    EXPECT_EQ(override_error("--train.dtype=int8"),
-              "--train.dtype=int8: train.dtype is \"int8\"; it must be one of auto, fp32, bf16, fp16");
+    EXPECT_EQ(
+        override_error("--train.dtype=int8"),
+        "--train.dtype=int8: train.dtype is \"int8\"; it must be one of auto, fp32, bf16, fp16");
 }
 
 TEST(RunConfig, OverflowIsAnError) {

@@ -68,8 +68,8 @@ class GenerateTest : public testing::TestWithParam<const char*> {
 
 // bf16 keeps 8 bits of each weight and activation, fp16 11.
 TEST_P(GenerateTest, LogitsIn16BitsAreThoseOfPyTorch) {
-    for (const auto& [dtype, bound] : {std::pair{ComputeDtype::bf16, 2e-2},
-                                       std::pair{ComputeDtype::fp16, 5e-3}}) {
+    for (const auto& [dtype, bound] :
+         {std::pair{ComputeDtype::bf16, 2e-2}, std::pair{ComputeDtype::fp16, 5e-3}}) {
         const auto session = make_session(5, 1, dtype);
         Generator generator(*session);
         const GoldenForward& forward = golden_.forward;
@@ -82,8 +82,8 @@ TEST_P(GenerateTest, LogitsIn16BitsAreThoseOfPyTorch) {
                 worst = std::max(worst, difference(logits(generator), row));
             }
         }
-        EXPECT_LE(worst, bound) << value_dtype_name(program_dtype(session->config(),
-                                                                  Purpose::generate));
+        EXPECT_LE(worst, bound) << value_dtype_name(
+            program_dtype(session->config(), Purpose::generate));
     }
 }
 

@@ -97,8 +97,7 @@ inline void set_golden_scalars(Session& session, const Golden& golden, int64_t s
     scalars.bias_correction2 = 1 - std::pow(t.beta2, static_cast<double>(step + 1));
     scalars.inverse_weight_sum =
         1.0 / static_cast<double>(session.config().run.batch.step_tokens());
-    scalars.loss_scale_window =
-        static_cast<double>(session.config().run.train.loss_scale_window);
+    scalars.loss_scale_window = static_cast<double>(session.config().run.train.loss_scale_window);
     *session.executor().data<double>(session.program().io.loss) = 0;
 }
 

@@ -74,9 +74,8 @@ TEST_P(GoldenTrainingTest, GradientOfEachParameter) {
     set_golden_weights(session);
     fill_golden_step(session, golden_, 0);
     set_golden_scalars(session, golden_, 0);
-    const SectionId update = session.program().section(SectionKind::update);
     for (const Entry& entry : session.program().phase(PhaseKind::step)->entries)
-        if (entry.section != update) session.executor().run(entry);
+        if (!is_update(session.program(), entry)) session.executor().run(entry);
     ASSERT_EQ(session.program().params.size(), golden_.parameters.size());
     for (const Param& param : session.program().params) {
         const double expected = golden_.parameter(param.name).gradient_norm;
@@ -150,18 +149,17 @@ TEST_P(GoldenTrainingTest, GradientsSummedOverEightMicroBatches) {
         for (const Param& param : program.params)
             sum.resize(sum.size() + static_cast<size_t>(param.elements()), 0.0);
         const auto& entries = program.phase(PhaseKind::step)->entries;
-        const SectionId update = program.section(SectionKind::update);
         for (int32_t m = 0; m < 8; ++m) {
             clear();
             for (const Entry& entry : entries)
-                if (entry.section != update && entry.micro_batch == m) executor.run(entry);
+                if (!is_update(program, entry) && entry.micro_batch == m) executor.run(entry);
             size_t at = 0;
             for (const Param& param : program.params)
                 for (int64_t k = 0; k < param.elements(); ++k) sum[at++] += gradient(param, k);
         }
         clear();
         for (const Entry& entry : entries)
-            if (entry.section != update) executor.run(entry);
+            if (!is_update(program, entry)) executor.run(entry);
         double error = 0, norm = 0;
         size_t at = 0;
         for (const Param& param : program.params) {

@@ -34,15 +34,14 @@ std::vector<uint32_t> masters_of(Session& session) {
                 all.push_back(join_master({executor.data<uint16_t>(param.weight)[i],
                                            executor.data<uint16_t>(param.master)[i]}));
             else
-                all.push_back(executor.data<uint32_t>(
-                    dtype == Dtype::f16 ? param.master : param.weight)[i]);
+                all.push_back(
+                    executor.data<uint32_t>(dtype == Dtype::f16 ? param.master : param.weight)[i]);
         }
     }
     return all;
 }
 
-class MixedPrecisionTest
-    : public testing::TestWithParam<std::tuple<const char*, ComputeDtype>> {
+class MixedPrecisionTest : public testing::TestWithParam<std::tuple<const char*, ComputeDtype>> {
   protected:
     Golden golden_ = read_golden(std::get<0>(GetParam()));
     ComputeDtype dtype_ = std::get<1>(GetParam());
@@ -71,8 +70,12 @@ TEST_P(MixedPrecisionTest, LossesOfTwentyStepsFollowTheGolden) {
 TEST_P(MixedPrecisionTest, SettingsThatChangeNoBit) {
     const Hash128 reference = train(run_in(dtype_), 4);
     GoldenRun run = run_in(dtype_);
-    run.recompute_blocks = 1;
-    EXPECT_EQ(train(run, 4), reference) << "recompute";
+    for (const Recompute& recompute :
+         {Recompute{RecomputeKind::block, 1}, Recompute{RecomputeKind::selective},
+          Recompute{RecomputeKind::attention}}) {
+        run.recompute = recompute;
+        EXPECT_EQ(train(run, 4), reference) << "recompute " << static_cast<int>(recompute.kind);
+    }
     run = run_in(dtype_);
     run.threads = 2;
     EXPECT_EQ(train(run, 4), reference) << "two threads";
@@ -128,14 +131,14 @@ TEST_P(MixedPrecisionTest, ResumeIsBitExact) {
     EXPECT_EQ(masters_of(resumed), masters_of(session));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, MixedPrecisionTest,
-    testing::Combine(testing::Values("gpt2", "llama", "llama_bias"),
-                     testing::Values(ComputeDtype::bf16, ComputeDtype::fp16)),
-    [](const auto& tested) {
-        return std::string(std::get<0>(tested.param)) +
-               (std::get<1>(tested.param) == ComputeDtype::bf16 ? "_bf16" : "_fp16");
-    });
+INSTANTIATE_TEST_SUITE_P(Models, MixedPrecisionTest,
+                         testing::Combine(testing::Values("gpt2", "llama", "llama_bias"),
+                                          testing::Values(ComputeDtype::bf16, ComputeDtype::fp16)),
+                         [](const auto& tested) {
+                             return std::string(std::get<0>(tested.param)) +
+                                    (std::get<1>(tested.param) == ComputeDtype::bf16 ? "_bf16"
+                                                                                     : "_fp16");
+                         });
 
 constexpr ComputeDtype kDtypes[] = {ComputeDtype::fp32, ComputeDtype::bf16, ComputeDtype::fp16};
 

@@ -98,6 +98,22 @@ TEST_F(StateIoTest, WhatWasFoundDamagedIsNotAmongTheKept) {
     EXPECT_EQ(steps(), (std::vector<int64_t>{57, 56})) << "not kept for ever";
 }
 
+TEST_F(StateIoTest, TheDigestMadeOnTheWayIsThatOfTheOps) {
+    for (const int64_t chunk_bytes : {int64_t{64}, int64_t{4096}, kChunkBytesDefault}) {
+        config.run.checkpoint.chunk_bytes = chunk_bytes;
+        Session session(config, Purpose::train);
+        session.run_phase(PhaseKind::initialise);
+        for (const Unit& unit : session.program().units)  // moments that are not all zero
+            for (int64_t i = 0; i < unit.elements; ++i)
+                session.executor().data<float>(unit.moment1)[i] = 0.1f * static_cast<float>(i % 7);
+        StateIo state(session);
+        state.prepare_folder();
+        SaveReport report;
+        ASSERT_TRUE(state.save({}, &report).ok());
+        EXPECT_EQ(to_hex(report.digest), to_hex(state.digest())) << chunk_bytes;
+    }
+}
+
 TEST_F(StateIoTest, MultiplesOfKeepEveryStay) {
     config.run.checkpoint.keep_every = 20;
     Session session(config, Purpose::train);

@@ -40,8 +40,8 @@ TEST(ModelProgram, EveryPresetHasItsPublishedParameters) {
 TEST(ModelProgram, MixedPrecisionKeepsInFp32WhatMustBe) {
     for (const auto& [name, value, master] :
          {std::tuple{"bf16", Dtype::bf16, Dtype::u16}, {"fp16", Dtype::f16, Dtype::f32}}) {
-        const Program program = program_of(
-            "tiny", {std::string("--train.dtype=") + name, "--train.sample_tokens=8"});
+        const Program program =
+            program_of("tiny", {std::string("--train.dtype=") + name, "--train.sample_tokens=8"});
         for (const Param& param : program.params) {
             const auto dtype = [&](TensorId id) {
                 return program.tensors[static_cast<size_t>(id)].dtype;

@@ -37,9 +37,7 @@ Program update_program(bool exact) {
         record_fold_parts(b);
         b.end_section();
     }
-    b.begin_section(SectionKind::update, "update");
     record_update(b, sum, clip, kNoTensor);
-    b.end_section();
     return b.finish();
 }
 
@@ -71,11 +69,31 @@ TEST(Update, TheNormStartsAtZeroOnceAndSeesEveryTrainableUnitOnce) {
     EXPECT_EQ(kinds_of(program, SectionKind::update).front(), OpKind::grad_norm);
 }
 
+// A save that reads the units in order lets go of each as it passes it.
+TEST(Update, EachTrainableUnitHasASectionThatTouchesNoOther) {
+    const Program program = update_program(false);
+    std::vector<UnitId> units;
+    for (const Section& section : program.sections) {
+        ASSERT_EQ(section.kind, SectionKind::update);
+        units.push_back(section.unit);
+        for (int i = section.first_op; i < section.first_op + section.op_count; ++i) {
+            const Op& op = program.ops[static_cast<size_t>(i)];
+            EXPECT_EQ(op.kind == OpKind::adamw, section.unit >= 0) << section.name;
+            if (op.kind != OpKind::adamw) continue;
+            const Unit& unit = program.units[static_cast<size_t>(section.unit)];
+            EXPECT_EQ(program.root(op.operand[AdamwOperands::w]), unit.weight);
+            EXPECT_EQ(program.root(op.operand[AdamwOperands::m]), unit.moment1);
+            EXPECT_EQ(program.root(op.operand[AdamwOperands::v]), unit.moment2);
+        }
+    }
+    EXPECT_EQ(units, (std::vector<UnitId>{-1, 0, 2})) << "norm, a, b; all_frozen has none";
+}
+
 TEST(Update, ExactFoldsPartsPerMicroBatchAndFurtherUsesOncePerStep) {
     const Program program = update_program(true);
     EXPECT_EQ(kinds_of(program, SectionKind::reduce),
               (std::vector<OpKind>{OpKind::fold, OpKind::fold, OpKind::fold}));
-    const auto update = kinds_of(program, SectionKind::update);
+    const auto update = kinds_of(program, SectionKind::update);  // the first: norm
     EXPECT_EQ(update[0], OpKind::fold);
     EXPECT_EQ(update[1], OpKind::grad_norm);
     for (const Op& op : program.ops) {

@@ -17,6 +17,7 @@ class Planned {
   public:
     explicit Planned(std::vector<std::string> overrides, Purpose purpose = Purpose::train)
         : overrides_(std::move(overrides)), purpose_(purpose) {
+        overrides_.insert(overrides_.begin(), "--train.dtype=fp32");  // not the machine's choice
         config = load_run("tiny", overrides_);
         plan = make(overrides_);
     }
@@ -144,8 +145,21 @@ TEST(BudgetChanges, ExactReductionAndGeneration) {
     Planned generate({"--generate.context=256"}, Purpose::generate);
     const std::vector<BudgetChange> advice = generate.changes(generate.needed() - 1);
     ASSERT_NE(find(advice, "--generate.context=128"), nullptr);
+    EXPECT_NE(find(advice, "--generate.dtype=bf16"), nullptr);
     EXPECT_EQ(find(advice, "batch."), nullptr);
     EXPECT_EQ(find(advice, "layout."), nullptr);
+}
+
+TEST(BudgetChanges, HalfTheBytesOfValues) {
+    Planned run({});
+    const BudgetChange* change = nullptr;
+    const std::vector<BudgetChange> changes = run.changes(run.needed() - 1);
+    ASSERT_NE(change = find(changes, "--train.dtype=bf16"), nullptr);
+    EXPECT_TRUE(change->fits);
+    // Half of the stash, and more.
+    EXPECT_GT(change->saved_bytes, run.plan.arena_bytes[static_cast<int>(Arena::stash)] / 2);
+    Planned already({"--train.dtype=bf16"});
+    EXPECT_EQ(find(already.changes(kMiB), "train.dtype"), nullptr);
 }
 
 // Errors other than a setting that the run cannot have are not swallowed.

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "runtime/base/error.h"
+#include "runtime/plan/outside.h"
 #include "tests/runtime/plan/small_program.h"
 
 namespace plumb {
@@ -159,6 +160,23 @@ TEST(Plan, TerabytesArePlannedAndOverflowIsAnError) {
     p.at(t.moments).size_bytes = int64_t{1} << 62;
     p.at(t.grads).size_bytes = int64_t{1} << 62;
     EXPECT_THROW(make_plan(p.program, test_device()), Error);
+}
+
+TEST(Plan, WhatRunsBesideAPhaseIsPartOfIt) {
+    auto [p, t] = make_training_program();
+    const Plan alone = make_plan(p.program, test_device());
+    for (size_t phase = 0; phase < 2; ++phase) p.program.phases[phase].beside = {t.save};
+    const Plan both = make_plan(p.program, test_device());
+    EXPECT_EQ(both.total_bytes, alone.total_bytes) << "staging shares its arena with no one";
+    EXPECT_NE(both.digest, alone.digest);
+    for (size_t i = 0; i < 4; ++i) {
+        const int64_t staging = i < 2 ? 3008 : 0;
+        EXPECT_EQ(both.phases[i].total_bytes, alone.phases[i].total_bytes + staging) << i;
+        EXPECT_EQ(both.phases[i].peak_live_bytes, alone.phases[i].peak_live_bytes + staging) << i;
+        EXPECT_EQ(both.phases[i].peak_op, alone.phases[i].peak_op) << i;
+    }
+    EXPECT_EQ(both.outside_bytes, alone.outside_bytes + kSavingStackBytes);
+    EXPECT_STREQ(both.outside.back().source, "reserved");
 }
 
 TEST(Plan, PlacesAsText) {

@@ -121,6 +121,16 @@ TEST_F(Prove, FindsASavedTensorThatNobodyWrites) {
     EXPECT_NE(found.find("reads slot 0"), std::string::npos) << found;
 }
 
+TEST_F(Prove, FindsWhatRunsBesideAPhaseInItsBytes) {
+    small_.program.phases[0].beside = {ids_.save};
+    EXPECT_EQ(flaw(), "");
+    small_.program.phases[0].beside = {ids_.evaluate};  // its eval_x lies where x and d_y do
+    EXPECT_NE(flaw().find("of evaluate, which runs beside it"), std::string::npos) << flaw();
+    small_.program.phases[0].beside = {};
+    small_.program.phases[1].beside = {ids_.backward};  // the other way round
+    EXPECT_NE(flaw().find("of backward, which runs beside it"), std::string::npos) << flaw();
+}
+
 TEST_F(Prove, FindsASlotThatNobodyReadsInItsPhase) {
     auto& entries = small_.program.phases[0].entries;
     entries.erase(entries.begin() + 3);  // no b1: the next step's f0 would overwrite it
