@@ -211,7 +211,7 @@ inline void expect_holds(CheckpointReader& reader, const State& state) {
 
 enum class Fault { error, interrupted, short_count };
 
-// Passes calls on to the system, but the n-th (from 0) goes wrong; with `for_ever` so do all that
+// Passes calls on to `under`, but the n-th (from 0) goes wrong; with `for_ever` so do all that
 // follow. -1: none. Counts calls.
 struct FaultyFiles {
     int64_t fault_at = -1;
@@ -235,56 +235,57 @@ struct FaultyFiles {
         return now && size_bytes > 1 ? size_bytes / 2 : size_bytes;
     }
 
-    FaultyFiles() {
-        layer = posix_files();
+    explicit FaultyFiles(const FileLayer& under = posix_files()) : under_(under) {
         layer.context = this;
         layer.open = [](void* c, const char* p, int f, unsigned m) {
-            return self(c).fails() ? -1 : real().open(nullptr, p, f, m);
+            return self(c).fails() ? -1 : on(c).open(on(c).context, p, f, m);
         };
         layer.close = [](void* c, int fd) {
             const bool failed = self(c).fails();
             const int fault_errno = errno;
-            const int result = real().close(nullptr, fd);  // a failed close closes all the same
+            const int result =
+                on(c).close(on(c).context, fd);  // a failed close closes all the same
             if (failed) errno = fault_errno;
             return failed ? -1 : result;
         };
         layer.pread = [](void* c, int fd, void* d, int64_t n, int64_t at) -> int64_t {
             if (self(c).fails()) return -1;
-            return real().pread(nullptr, fd, d, self(c).shortened(n), at);
+            return on(c).pread(on(c).context, fd, d, self(c).shortened(n), at);
         };
         layer.pwrite = [](void* c, int fd, const void* d, int64_t n, int64_t at) -> int64_t {
             if (self(c).fails()) return -1;
-            return real().pwrite(nullptr, fd, d, self(c).shortened(n), at);
+            return on(c).pwrite(on(c).context, fd, d, self(c).shortened(n), at);
         };
         layer.file_bytes = [](void* c, int fd) -> int64_t {
-            return self(c).fails() ? -1 : real().file_bytes(nullptr, fd);
+            return self(c).fails() ? -1 : on(c).file_bytes(on(c).context, fd);
         };
+        layer.free_bytes = [](void* c, int fd) { return on(c).free_bytes(on(c).context, fd); };
         layer.fsync = [](void* c, int fd) {
-            return self(c).fails() ? -1 : real().fsync(nullptr, fd);
+            return self(c).fails() ? -1 : on(c).fsync(on(c).context, fd);
         };
         layer.fdatasync = [](void* c, int fd) {
-            return self(c).fails() ? -1 : real().fdatasync(nullptr, fd);
+            return self(c).fails() ? -1 : on(c).fdatasync(on(c).context, fd);
         };
         layer.fallocate = [](void* c, int fd, int64_t n) {
-            return self(c).fails() ? -1 : real().fallocate(nullptr, fd, n);
+            return self(c).fails() ? -1 : on(c).fallocate(on(c).context, fd, n);
         };
         layer.ftruncate = [](void* c, int fd, int64_t n) {
-            return self(c).fails() ? -1 : real().ftruncate(nullptr, fd, n);
+            return self(c).fails() ? -1 : on(c).ftruncate(on(c).context, fd, n);
         };
         layer.mkdir = [](void* c, const char* p, unsigned m) {
-            return self(c).fails() ? -1 : real().mkdir(nullptr, p, m);
+            return self(c).fails() ? -1 : on(c).mkdir(on(c).context, p, m);
         };
         layer.rmdir = [](void* c, const char* p) {
-            return self(c).fails() ? -1 : real().rmdir(nullptr, p);
+            return self(c).fails() ? -1 : on(c).rmdir(on(c).context, p);
         };
         layer.unlink = [](void* c, const char* p) {
-            return self(c).fails() ? -1 : real().unlink(nullptr, p);
+            return self(c).fails() ? -1 : on(c).unlink(on(c).context, p);
         };
         layer.rename = [](void* c, const char* a, const char* b) {
-            return self(c).fails() ? -1 : real().rename(nullptr, a, b);
+            return self(c).fails() ? -1 : on(c).rename(on(c).context, a, b);
         };
         layer.getdents = [](void* c, int fd, void* b, int64_t n) -> int64_t {
-            return self(c).fails() ? -1 : real().getdents(nullptr, fd, b, n);
+            return self(c).fails() ? -1 : on(c).getdents(on(c).context, fd, b, n);
         };
     }
     FaultyFiles(const FaultyFiles&) = delete;
@@ -292,7 +293,8 @@ struct FaultyFiles {
 
   private:
     static FaultyFiles& self(void* context) { return *static_cast<FaultyFiles*>(context); }
-    static const FileLayer& real() { return posix_files(); }
+    static const FileLayer& on(void* context) { return self(context).under_; }
+    const FileLayer& under_;
 };
 
 }  // namespace plumb
