@@ -174,12 +174,18 @@ void StepLog::step(const StepLine& line) noexcept {
         say("  skipped: the gradients of step {} are not finite; nothing was changed ({} skipped "
             "so far)",
             line.step, line.skipped);
+    if (line.skipped_now && line.loss_scale > 0)
+        say("  the loss scale is now {}", line.loss_scale);
+    char loss_scale[48] = "";
+    if (line.loss_scale > 0)
+        *fmt::format_to_n(loss_scale, sizeof loss_scale - 1, ",\"loss_scale\":{}", line.loss_scale)
+             .out = '\0';
     json(
         "{{\"step\":{},\"tokens\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"step_ms\":{},"
-        "\"tokens_per_s\":{},\"mfu\":{},\"skipped\":{}}}\n",
+        "\"tokens_per_s\":{},\"mfu\":{},\"skipped\":{}{}}}\n",
         line.step, line.tokens, JsonNumber(line.loss).text, JsonNumber(line.grad_norm).text,
         JsonNumber(line.lr).text, JsonNumber(line.step_ms).text, JsonNumber(line.tokens_per_s).text,
-        JsonNumber(line.mfu).text, line.skipped);
+        JsonNumber(line.mfu).text, line.skipped, loss_scale);
     event(line.step, {{"loss", line.loss},
                       {"grad_norm", line.grad_norm},
                       {"lr", line.lr},

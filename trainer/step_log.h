@@ -7,7 +7,8 @@
 //
 // log.jsonl, by kind of line; numbers that are not finite are null:
 //   {"step","time","plan","settings"}     at each start; see start_line.h
-//   {"step","tokens","loss","grad_norm","lr","step_ms","tokens_per_s","mfu","skipped"}
+//   {"step","tokens","loss","grad_norm","lr","step_ms","tokens_per_s","mfu","skipped"}, and
+//       in fp16 "loss_scale": the scale after the step
 //   {"step","valid_loss"}
 //   {"step","state_digest","seconds","bytes","stall_ms","waited_ms","waited"}
 //   {"step","peak_bytes","mapped_file_bytes"}     at each end: what the process held at most
@@ -39,6 +40,7 @@ struct StepLine {
     double mfu = 0;       // model flops over the measured peak
     int64_t skipped = 0;  // steps without an update since the run began
     bool skipped_now = false;
+    double loss_scale = 0;  // after the step; 0: none
     double left_s = 0;  // estimate to the end
 };
 

@@ -95,6 +95,16 @@ class Recorder {
         for (const TensorId id : grads) b_.record(OpKind::zero, {}, {id});
     }
 
+    void initialise_loss_scale() {
+        if (io().loss_scale == kNoTensor) return;
+        b_.record(OpKind::zero, {}, {io().loss_scale});
+        Attrs attrs;
+        attrs.state = {};
+        attrs.state.value = config_.run.train.loss_scale;
+        b_.record(OpKind::init, attrs,
+                  {b_.view("loss_scale.scale", io().loss_scale, make_shape(1), 0), kNoTensor});
+    }
+
     void record_initialise() {
         const SectionId section = b_.begin_section(SectionKind::initialise, "initialise");
         const auto seed = static_cast<uint64_t>(config_.run.train.seed);
@@ -111,14 +121,7 @@ class Recorder {
             b_.record(OpKind::zero, {}, {unit.moment1});
             b_.record(OpKind::zero, {}, {unit.moment2});
         }
-        if (io().loss_scale != kNoTensor) {
-            b_.record(OpKind::zero, {}, {io().loss_scale});
-            Attrs attrs;
-            attrs.state = {};
-            attrs.state.value = config_.run.train.loss_scale;
-            b_.record(OpKind::init, attrs,
-                      {b_.view("loss_scale.scale", io().loss_scale, make_shape(1), 0), kNoTensor});
-        }
+        initialise_loss_scale();
         zero_gradients();
         b_.end_section();
         add_phase(PhaseKind::initialise, {entry(section)});
@@ -139,6 +142,8 @@ class Recorder {
 
     void record_load() {
         const SectionId zero = b_.begin_section(SectionKind::load, "load");
+        // A checkpoint of another dtype has no loss scale.
+        initialise_loss_scale();
         if (trains_) zero_gradients();
         record_codec(OpKind::checkpoint_read, inputs_.staging.raw, 0);
         b_.end_section();
