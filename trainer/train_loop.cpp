@@ -112,13 +112,20 @@ void TrainLoop::set_scalars(double weight_sum) noexcept {
 void TrainLoop::run_entries() noexcept {
     const Program& program = parts_.session.program();
     const std::vector<Entry>& entries = program.phase(PhaseKind::step)->entries;
+    const auto passes =
+        static_cast<double>(std::count_if(entries.begin(), entries.end(), [&](const Entry& entry) {
+            return !is_update(program, entry);
+        }));
     double done = 0;
     for (const Entry& entry : entries) {
-        if (parts_.saver != nullptr && is_update(program, entry))
+        const bool updates = is_update(program, entry);
+        if (updates && parts_.saver != nullptr)
             parts_.saver->wait_for(program.sections[static_cast<size_t>(entry.section)].unit);
         parts_.session.executor().run(entry);
-        done += 1.0 / static_cast<double>(entries.size());
-        if (parts_.log.has_bar()) parts_.log.progress(static_cast<double>(record_.step) + done);
+        if (parts_.saver != nullptr && parts_.saver->finished()) report_save();
+        if (updates || !parts_.log.has_bar()) continue;
+        done += 1.0 / passes;
+        parts_.log.progress(static_cast<double>(record_.step) + done);
     }
 }
 
@@ -164,11 +171,11 @@ void TrainLoop::step() noexcept {
     line.mfu = step_flops_ / (end_s - begin_s) / parts_.peak_flops;
     line.skipped = record_.skipped_steps;
     line.skipped_now = !finite;
+    line.loss_scale = record_.loss_scale;
     // Evaluations and saves so far are in the mean.
     line.left_s = (end_s - start_s_) / static_cast<double>(record_.step - start_step_) *
                   static_cast<double>(last_step_ - record_.step);
     parts_.log.step(line);
-    if (parts_.saver != nullptr && parts_.saver->finished()) report_save();
     parts_.peak_memory.sample();
 }
 

@@ -1,8 +1,8 @@
 // The static training loop: fills the io rows, runs the entries of the step phase, reports; between
 // steps it evaluates, samples, saves and looks for a request to stop. It runs after seal and
 // allocates nothing. A save runs beside the steps that follow it, whose updates wait until it has
-// passed their units; it is reported after the step in which it ended, and one that is due before
-// that waits. A step whose gradients are not finite changes nothing (adamw sees to that), is
+// passed their units; it is reported in the step in which it ends, and one that is due before that
+// waits. A step whose gradients are not finite changes nothing (adamw sees to that), is
 // counted, and the third in a row ends the run: the state is then still that of the last good step,
 // and is saved as that step. In fp16 only steps at a loss scale of 1 count towards the three.
 // Path: hot.

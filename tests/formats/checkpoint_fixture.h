@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cmath>
@@ -101,36 +102,33 @@ struct State {
                 data[t] = normal_words(dtype, static_cast<int64_t>(data[t].size()), key);
         }
     }
-    uint16_t low_of(size_t param, size_t element) const {
-        uint16_t low = 0;
-        for (size_t t = 0; t < data.size(); ++t)
-            if (std::string_view(tensors[t].stream) == "master_lo" &&
-                std::string_view(tensors[t].name) == tensors[param].name)
-                std::memcpy(&low, &data[t][2 * element], 2);
-        return low;
+    // Elements as 32-bit words: narrow ones widened, wide ones as several.
+    std::vector<uint32_t> words_of(size_t t) const {
+        const auto element_bytes =
+            std::min<size_t>(4, static_cast<size_t>(dtype_bytes(tensor_dtype(tensors[t]))));
+        std::vector<uint32_t> words(data[t].size() / element_bytes, 0);
+        for (size_t i = 0; i < words.size(); ++i)
+            std::memcpy(&words[i], &data[t][i * element_bytes], element_bytes);
+        return words;
     }
     Hash128 digest() const {
         Hash128 sum;
         for (size_t t = 0; t < data.size(); ++t) {
-            const std::string_view stream = tensors[t].stream;
-            if (stream == "master_lo") continue;
-            std::vector<uint32_t> words;
-            const int64_t element_bytes = dtype_bytes(tensor_dtype(tensors[t]));
-            if (element_bytes < 4) {
-                for (size_t i = 0; i < data[t].size(); i += static_cast<size_t>(element_bytes)) {
-                    words.push_back(0);
-                    std::memcpy(&words.back(), &data[t][i], static_cast<size_t>(element_bytes));
-                }
-            } else {
-                words.resize(data[t].size() / 4);
-                std::memcpy(words.data(), data[t].data(), data[t].size());
+            std::vector<uint32_t> words = words_of(t);
+            const std::string stream = tensors[t].stream;
+            bool enters = stream != "master_lo";
+            for (size_t m = 0; stream == "param" && m < data.size(); ++m) {
+                if (std::strcmp(tensors[m].name, tensors[t].name) != 0) continue;
+                const std::vector<uint32_t> other = words_of(m);
+                if (std::string(tensors[m].stream) == "master") enters = false;
+                if (std::string(tensors[m].stream) == "master_lo")
+                    for (size_t i = 0; i < words.size(); ++i)
+                        words[i] = (words[i] << 16) + other[i] - (other[i] & 0x8000u) * 2;
             }
-            // A bf16 param and its low half are one master.
-            if (stream == "param" && tensor_dtype(tensors[t]) == Dtype::bf16)
-                for (size_t i = 0; i < words.size(); ++i)
-                    words[i] = join_master({static_cast<uint16_t>(words[i]), low_of(t, i)});
-            sum = digest_add(sum, digest_elements(state_key(tensors[t]), 0, words.data(),
-                                                  static_cast<int64_t>(words.size())));
+            if (!enters) continue;
+            const uint64_t key = digest_key(stream == "master" ? "param" : stream, tensors[t].name);
+            sum = digest_add(
+                sum, digest_elements(key, 0, words.data(), static_cast<int64_t>(words.size())));
         }
         return sum;
     }
@@ -148,6 +146,7 @@ inline State small_state(uint64_t seed = 1) {
     state.add("param", "h.0.w", Dtype::bf16, make_shape(7, 5, 3));
     state.add("master_lo", "h.0.w", Dtype::u16, make_shape(7, 5, 3));
     state.add("param", "h.1.w", Dtype::f16, make_shape(101));
+    state.add("master", "h.1.w", Dtype::f32, make_shape(101));
     state.fill(seed);
     return state;
 }

@@ -77,7 +77,7 @@ class TrainSave : public TrainFolder {
             parse_run(contents_of(path("run.toml")), "run.toml", folder_, settings);
         const TokenFile tokens(config.run.data.train);
         const DataLoader loader(tokens, 16, DataOrder::shuffled, 1);
-        Session session(config, Purpose::train);
+        Session session(config, Purpose::train, red_zone_bytes_);
         StateIo state(session, files_.layer);
         state.prepare_folder();
         RunRecord record;
@@ -157,6 +157,7 @@ class TrainSave : public TrainFolder {
         return std::find(unit_starts_.begin(), unit_starts_.end(), write) != unit_starts_.end();
     }
 
+    int64_t red_zone_bytes_ = kBuildRedZoneBytes;
     HeldFiles files_;
     std::optional<BackgroundSave> saver_;
     std::vector<int64_t> unit_starts_;
@@ -201,6 +202,13 @@ TEST_F(TrainSave, UpdatesWaitForASlowDiskUnitByUnit) {
     for (const int64_t step : {5, 10, 15})
         EXPECT_GT(save_line("slow", step)["stall_ms"].get<double>(), 0.0) << step;
     EXPECT_EQ(save_line("slow", 20)["stall_ms"].get<double>(), 0.0) << "no update follows";
+}
+
+TEST_F(TrainSave, ZonesAndThePatternInDeadBytesStayWhole) {
+    red_zone_bytes_ = kAlignBytes;
+    train_here("zones", 20, 5);
+    red_zone_bytes_ = 0;
+    expect_saved("zones", {5, 10, 15, 20});
 }
 
 TEST_F(TrainSave, ASaveDueDuringASaveWaitsAndIsCounted) {
