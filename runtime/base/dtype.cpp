@@ -21,6 +21,7 @@ uint16_t f16_bits(float value) noexcept {
     const float magnitude = std::fabs(value);
     // Half of the step above the largest finite value, 65504; the tie rounds to even: infinity.
     if (magnitude >= 65520.0F) return sign | 0x7C00U;
+    if (magnitude == 0.0F) return sign;
     // In units of the last place of the result: 2^-24 below 2^-14.
     int exponent = 0;
     std::frexp(magnitude, &exponent);  // magnitude in [2^(exponent-1), 2^exponent)
