@@ -3,9 +3,12 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
 PREFIX ?= /usr/local
+STATES ?= 1000000
+KILLS ?= 200
+RUNS ?= 10000
 export TEXT DEMO_STEPS SMOKE PLUMB_TEST_DATA
 
-.PHONY: build help demo test perf format check tidy install clean check-fresh
+.PHONY: build help demo test crash-test kill-test fuzz perf format check tidy install clean check-fresh
 
 build:  ## Build every program, test and benchmark into build/release (the default target).
 	@scripts/build.sh
@@ -13,13 +16,24 @@ build:  ## Build every program, test and benchmark into build/release (the defau
 help:  ## Print this list.
 	@echo "Plumb: train and run language models with every byte planned. Targets:"
 	@sed -n 's/^\([a-z-]*\):  ## /\1	/p' Makefile | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "Settings: demo TEXT=file.txt DEMO_STEPS=n; perf SMOKE=1; install PREFIX=/usr/local."
+	@echo "Settings: demo TEXT=file.txt DEMO_STEPS=n; perf SMOKE=1; install PREFIX=/usr/local;"
+	@echo "crash-test STATES=$(STATES); kill-test KILLS=$(KILLS); fuzz RUNS=$(RUNS)."
 
 demo:  ## Install, build, train a small GPT for two minutes and let it write.
 	@scripts/demo.sh
 
 test:  ## Build and run every test, from nothing.
 	@scripts/test.sh
+
+crash-test:  ## Crash saves on a simulated disk in STATES different ways, and look at what is left.
+	@scripts/build.sh release crash_campaign
+	@build/release/tests/crash_campaign $(STATES)
+
+kill-test:  ## Kill a training KILLS times at random moments; resume, and compare digests.
+	@scripts/kill_campaign.sh $(KILLS)
+
+fuzz:  ## Give each parser of outside bytes RUNS mutated inputs under sanitizers (clang).
+	@scripts/fuzz.sh $(RUNS)
 
 perf:  ## Print each kernel beside the limit of this machine, measured in the same run.
 	@scripts/perf.sh

@@ -208,9 +208,15 @@ Status keep_newest(const FileLayer& files, const char* directory, const Uuid& ru
     search.run = &run;
     for (int k = 0; k < keep; ++k) {
         search.found = false;
-        const Status status = list_steps(files, directory, visit_newest, &search);
+        Status status = list_steps(files, directory, visit_newest, &search);
         if (!status.ok() || !search.found) return status;
         limit = search.entry;
+        // A process that died between naming a MANIFEST and syncing that has left a checkpoint
+        // which a power failure may still undo. What is kept is durable before anything older goes.
+        Path kept;
+        status = join_path(directory, limit.name, &kept);
+        if (status.ok()) status = sync_directory(files, kept.text);
+        if (!status.ok()) return status;
         search.limit = &limit;
     }
     search.keep_every = keep_every;

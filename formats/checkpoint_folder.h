@@ -37,7 +37,7 @@ Status remove_step(const FileLayer& files, const char* directory, const char* na
 Status set_aside_step(const FileLayer& files, const char* directory, const char* name) noexcept;
 
 // Removes committed checkpoints of `run` but the `keep` newest (at least 2) and those whose step is
-// a multiple of keep_every (0: none). *removed counts them.
+// a multiple of keep_every (0: none). The newest are made durable first. *removed counts them.
 Status keep_newest(const FileLayer& files, const char* directory, const Uuid& run, int keep,
                    int64_t keep_every, int* removed) noexcept;
 

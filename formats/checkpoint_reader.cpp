@@ -14,9 +14,8 @@ namespace plumb {
 namespace {
 
 int64_t size_of(const FileLayer& files, int fd, const std::string& path) {
-    const int64_t size_bytes = files.file_bytes(files.context, fd);
-    if (size_bytes < 0)
-        throw_if_failed(io_failure(errno, "cannot tell the size of %s", path.c_str()));
+    int64_t size_bytes = 0;
+    throw_if_failed(measure_file(files, fd, path.c_str(), &size_bytes));
     return size_bytes;
 }
 

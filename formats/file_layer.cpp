@@ -116,6 +116,13 @@ Status write_fully(const FileLayer& files, int fd, const char* path, const void*
     return {};
 }
 
+Status measure_file(const FileLayer& files, int fd, const char* path,
+                    int64_t* size_bytes) noexcept {
+    *size_bytes = uninterrupted([&] { return files.file_bytes(files.context, fd); });
+    if (*size_bytes < 0) return io_failure(errno, "cannot tell the size of %s", path);
+    return {};
+}
+
 Status sync_file(const FileLayer& files, int fd, const char* path) noexcept {
     if (uninterrupted([&] { return files.fsync(files.context, fd); }) < 0)
         return io_failure(errno, "cannot fsync %s", path);
@@ -180,8 +187,12 @@ Status make_directories(const FileLayer& files, const char* path) noexcept {
                            path, std::strlen(path), kPathBytesMax - 1);
         std::snprintf(part.text, sizeof part.text, "%.*s", length, path);
         Status status = make_directory(files, part.text);
-        if (status.ok()) status = sync_directory(files, parent.text);
-        if (!status.ok() && status.system_errno != EEXIST) return status;
+        const bool exists = status.system_errno == EEXIST;
+        if (!status.ok() && !exists) return status;
+        // Who made one that exists may have died before this sync. Of a parent that is not ours to
+        // open it is not asked: then neither is the directory ours.
+        status = sync_directory(files, parent.text);
+        if (!status.ok() && !exists) return status;
         parent = part;
         at = end;
     }

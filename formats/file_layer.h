@@ -46,6 +46,7 @@ Status read_fully(const FileLayer& files, int fd, const char* path, void* data, 
                   int64_t offset) noexcept;
 Status write_fully(const FileLayer& files, int fd, const char* path, const void* data,
                    int64_t size_bytes, int64_t offset) noexcept;
+Status measure_file(const FileLayer& files, int fd, const char* path, int64_t* size_bytes) noexcept;
 Status sync_file(const FileLayer& files, int fd, const char* path) noexcept;
 Status sync_data(const FileLayer& files, int fd, const char* path) noexcept;
 // Reserves blocks and sets the size; *reserved is false where the file system cannot (then the
@@ -57,8 +58,8 @@ Status close_file(const FileLayer& files, int fd, const char* path) noexcept;
 // Opens, fsyncs and closes a directory, so that names made or removed in it are durable.
 Status sync_directory(const FileLayer& files, const char* path) noexcept;
 Status make_directory(const FileLayer& files, const char* path) noexcept;
-// A directory and those above it, as far as they are missing; each one made is made durable in its
-// parent.
+// A directory and those above it, as far as they are missing; each is made durable in its parent,
+// those that exist as far as the parent can be opened.
 Status make_directories(const FileLayer& files, const char* path) noexcept;
 Status rename_file(const FileLayer& files, const char* from, const char* to) noexcept;
 Status remove_file(const FileLayer& files, const char* path) noexcept;  // absent is ok

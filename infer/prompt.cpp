@@ -76,10 +76,52 @@ std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& mod
     return prompt;
 }
 
-std::string read_prompt_file(const std::string& path) {
+namespace {
+
+// The text of a line without its escapes.
+std::string unescape(std::string_view line, const std::string& where) {
+    std::string text;
+    for (size_t i = 0; i < line.size(); ++i) {
+        if (line[i] != '\\') {
+            text.push_back(line[i]);
+            continue;
+        }
+        const char escape = ++i < line.size() ? line[i] : ' ';
+        constexpr std::string_view kEscapes = "ntr\\", kMeant = "\n\t\r\\";
+        const size_t at = kEscapes.find(escape);
+        if (at == std::string_view::npos)
+            throw Error(ExitCode::bad_input,
+                        fmt::format("{}: character {} is a backslash that means nothing; write "
+                                    "\\n for a newline, \\t, \\r, and \\\\ for a backslash",
+                                    where, i));
+        text.push_back(kMeant[at]);
+    }
+    return text;
+}
+
+}  // namespace
+
+std::vector<PromptText> split_prompts(const std::string& bytes, const std::string& path) {
+    std::vector<PromptText> prompts;
+    for (size_t first = 0; first < bytes.size();) {
+        const size_t last = std::min(bytes.find('\n', first), bytes.size());
+        const std::string where = fmt::format("{}:{}", path, prompts.size() + 1);
+        if (last == first)
+            throw Error(ExitCode::bad_input,
+                        where + ": the line is empty; each line is a prompt (\\n is a newline)");
+        prompts.push_back(
+            {unescape(std::string_view(bytes.data() + first, last - first), where), where});
+        first = last + 1;
+    }
+    if (prompts.empty())
+        throw Error(ExitCode::bad_input, path + " is empty; give one prompt per line");
+    return prompts;
+}
+
+std::string read_prompt_file(const std::string& path, const std::string& option) {
     const auto fail = [&](ExitCode code) {
         throw Error(code,
-                    fmt::format("--prompt-file: cannot read {}: {}", path, std::strerror(errno)));
+                    fmt::format("{}: cannot read {}: {}", option, path, std::strerror(errno)));
     };
     const auto close = [](FILE* file) {
         if (file != stdin) std::fclose(file);

@@ -23,8 +23,19 @@ std::vector<int32_t> text_prompt(const std::string& bytes, const ModelSpec& mode
 std::vector<int32_t> listed_prompt(const std::string& list, const ModelSpec& model, int64_t context,
                                    const std::string& where);
 
-// All bytes of a file, or of standard input for "-". Throws Error: bad_input when there is no
-// such file, io when it cannot be read.
-std::string read_prompt_file(const std::string& path);
+// A prompt as the user gave it, and its place for errors.
+struct PromptText {
+    std::string text;
+    std::string where;
+};
+
+// The lines of a file of prompts, one prompt each. In a line \n is a newline, \t a tab, \r a
+// carriage return and \\ a backslash; any other backslash is an error, as is an empty line. Throws
+// Error (bad_input) naming the line; also when there is no line at all. `path` stands in errors.
+std::vector<PromptText> split_prompts(const std::string& bytes, const std::string& path);
+
+// All bytes of a file, or of standard input for "-"; `option` stands in errors. Throws Error:
+// bad_input when there is no such file, io when it cannot be read.
+std::string read_prompt_file(const std::string& path, const std::string& option);
 
 }  // namespace plumb

@@ -73,6 +73,14 @@ TextPiece TerminalText::finish() noexcept {
     return piece;
 }
 
+bool TokenStream::begin_prompt(int64_t number, int64_t count) noexcept {
+    if (format_ == TokenFormat::ids) return true;
+    const bool ends_line = number > 1;
+    line_open_ = false;
+    return (!ends_line || write_all(fd_, "\n", 1)) &&
+           print_line(fd_, "==> prompt {} of {} <==", number, count);
+}
+
 bool TokenStream::put(int32_t token) noexcept {
     if (format_ == TokenFormat::ids) {
         char text[16];

@@ -39,6 +39,9 @@ class TokenStream {
   public:
     TokenStream(int fd, TokenFormat format) noexcept : fd_(fd), format_(format) {}
 
+    // The line above one of several prompts and its text, after a newline for each but the first,
+    // as tail writes it above files. Ids have none: each prompt with its text is a line.
+    bool begin_prompt(int64_t number, int64_t count) noexcept;
     // Writes what the token completes, unbuffered. False when writing failed; errno says why.
     bool put(int32_t token) noexcept;
     // Completes the text and ends the line where it has no end (not for raw bytes).

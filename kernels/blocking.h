@@ -173,6 +173,14 @@ PLUMB_BLOCKING int64_t head_loss_scratch_floats(const GemmBlocking& block, const
     return head_loss_logits_floats(chunk, vocabulary) + head_loss_rows_floats(chunk) + gemm;
 }
 
+// The weights (fp64) of a vocabulary for each row that is sampled at the same time.
+PLUMB_BLOCKING int64_t sample_row_floats(int64_t vocabulary) {
+    return round_up_to(2 * vocabulary, kLanesMax);
+}
+PLUMB_BLOCKING int64_t sample_scratch_floats(int64_t rows, int64_t vocabulary, int64_t threads) {
+    return lesser(rows, threads) * sample_row_floats(vocabulary);
+}
+
 #undef PLUMB_BLOCKING
 
 }  // namespace plumb

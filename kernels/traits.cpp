@@ -11,7 +11,7 @@ int64_t matmul_floats(const Op& op, const Shape* shape, const GemmBlocking& bloc
     if (op.kind == OpKind::matmul) {
         using O = MatmulOperands;
         const int64_t rows = shape[O::x].rows();
-        if (rows <= kMatmulStreamRows) return 0;
+        if (rows <= kMatmulStreamRows || op.attrs.matmul.by_row != 0) return 0;
         const bool narrow = halves && op.attrs.matmul.wide == 0;
         return gemm_scratch_words(block, {rows, shape[O::w].dim[0], shape[O::x].last(), narrow},
                                   threads);
@@ -76,6 +76,11 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
         case OpKind::head_loss_backward:
             floats = loss_floats(op, shape, block, threads);
             break;
+        case OpKind::sample: {
+            const Shape& logits = shape[SampleOperands::logits];
+            floats = sample_scratch_floats(logits.dim[0], logits.dim[1], threads);
+            break;
+        }
         default:
             break;
     }
@@ -87,7 +92,7 @@ constexpr KernelTraits kCpuTraits = {"cpu", scratch_bytes};
 }  // namespace
 
 bool computes_in_bf16(const DeviceRecord& device) noexcept {
-    return static_cast<int>(device.isa) > static_cast<int>(Isa::avx512);
+    return device.isa == Isa::avx512_bf16;
 }
 
 const KernelTraits& cpu_traits() noexcept {

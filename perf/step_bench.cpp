@@ -115,30 +115,37 @@ void bench_generate(const RunConfig& config, const std::string& name, int64_t pr
     std::vector<int32_t> tokens(static_cast<size_t>(prompt));
     for (size_t i = 0; i < tokens.size(); ++i)
         tokens[i] = static_cast<int32_t>(static_cast<int64_t>(i) % config.model.vocab_size);
-    generator.start(tokens.data(), prompt, {});
+    for (int64_t n = 0; n < generator.batch(); ++n) generator.start(tokens.data(), prompt, {}, n);
     const double prefill = seconds_of([&] { generator.start(tokens.data(), prompt, {}); });
     std::vector<double> times;
     for (int i = 0; i < count; ++i) times.push_back(seconds_of([&] { generator.next(); }));
     const int32_t threads = session.device().threads;
     const double peak =
-        measure_peak_flops(session.device().isa, threads, program_dtype(config, Purpose::infer));
+        measure_peak_flops(session.device().isa, threads, program_dtype(config, Purpose::generate));
     std::vector<char> buffer(static_cast<size_t>(256 * kMiB), 1);
     const double bandwidth =
         measure_read_bandwidth(threads, buffer.data(), static_cast<int64_t>(buffer.size()));
     const double matmul = static_cast<double>(matmul_parameter_count(config.model));
     const double prefill_rate = static_cast<double>(prompt) / prefill;
     const double prefill_limit = peak / (2 * matmul);
-    const double decode_rate = 1 / median(times);
-    const double decode_limit = bandwidth / (4 * matmul);
+    // A decode reads every weight once for all sequences.
+    const auto batch = static_cast<double>(generator.batch());
+    const double decode_rate = batch / median(times);
+    const double read_limit = batch * bandwidth / (4 * matmul);
+    const bool reads = read_limit < prefill_limit;
+    const double decode_limit = reads ? read_limit : prefill_limit;
     fmt::print("{:<34} {:>9.1f} tok/s   limit {:.1f} by {:.1f} GFLOP/s: {:.1f} %\n",
                fmt::format("prefill {} {}", name, prompt), prefill_rate, prefill_limit, peak / 1e9,
                100 * prefill_rate / prefill_limit);
-    fmt::print("{:<34} {:>9.1f} tok/s   limit {:.1f} by {:.1f} GB/s read: {:.1f} %\n",
-               fmt::format("decode {}", name), decode_rate, decode_limit, bandwidth / 1e9,
-               100 * decode_rate / decode_limit);
+    fmt::print("{:<34} {:>9.1f} tok/s   limit {:.1f} by {:.1f} {}: {:.1f} %\n",
+               generator.batch() == 1 ? fmt::format("decode {}", name)
+                                      : fmt::format("decode {} x {}", name, generator.batch()),
+               decode_rate, decode_limit, (reads ? bandwidth : peak) / 1e9,
+               reads ? "GB/s read" : "GFLOP/s", 100 * decode_rate / decode_limit);
     std::fflush(stdout);
 }
 
+// Trains or generates `micro_batch` sequences at once.
 RunConfig config_of(const std::string& preset, int64_t micro_batch, int64_t length, int64_t threads,
                     const std::vector<std::string>& more = {}) {
     std::vector<std::string> overrides = {fmt::format("batch.micro_batch={}", micro_batch),
@@ -183,7 +190,8 @@ int run(int argc, char** argv) {
     if (smoke) return 0;
     bench_step(config_of("gpt2-124m", 4, 64, threads), "gpt2-124m", steps);
     bench_step(config_of("gpt2-124m", 4, 256, threads), "gpt2-124m", steps);
-    bench_generate(config_of("gpt2-124m", 1, 256, threads), "gpt2-124m", 512, 16);
+    for (const int64_t batch : {1, 4, 16})
+        bench_generate(config_of("gpt2-124m", batch, 256, threads), "gpt2-124m", 512, 16);
     return 0;
 }
 

@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 preset=${1:-release}
 shift || true
 
-if [[ $preset == clang ]]; then scripts/install_deps.sh --ci; else scripts/install_deps.sh; fi
+ci=
+if [[ $preset == clang || $preset == fuzz ]]; then ci=--ci; fi
+scripts/install_deps.sh $ci
 cmake --preset "$preset" "-DPLUMB_TEST_DATA=${PLUMB_TEST_DATA:-}"
 cmake --build --preset "$preset" --parallel "$(nproc)" ${1:+--target "$@"}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs and this machine lacks, by apt (Debian 12; Ubuntu 24.04 by intent).
-# Usage: install_deps.sh [--ci]   (--ci adds the second compiler and the checkers)
+# Usage: install_deps.sh [--ci]   (--ci adds the second compiler with its fuzzer, the checkers and a
+# browser)
 # Prints what it will install before it does; says and does nothing when all is there.
 # SKIP_INSTALL=1 trusts the machine, for systems without apt: CMake then names what it misses.
 set -euo pipefail
@@ -10,14 +11,14 @@ packages=(g++ cmake make ninja-build libzstd-dev libxxhash-dev libtomlplusplus-d
           nlohmann-json3-dev libcli11-dev libfmt-dev libgtest-dev)
 case "${1:-}" in
     "") ;;
-    --ci) packages+=(clang libomp-dev clang-format clang-tidy python3 git) ;;
+    --ci) packages+=(clang libclang-rt-dev libomp-dev clang-format clang-tidy python3 git chromium) ;;
     *) echo "error: install_deps.sh: unknown argument '$1' (only --ci is known)" >&2; exit 2 ;;
 esac
 
 # A tool counts as present however it came; a library only as a package.
 present() {
     case "$1" in
-        g++ | make | clang-format | clang-tidy | python3 | git)
+        g++ | make | clang-format | clang-tidy | python3 | git | chromium)
             command -v "$1" > /dev/null && return ;;
         cmake) cmake_is_enough; return ;;
         ninja-build) command -v ninja > /dev/null && return ;;

@@ -2,7 +2,7 @@
 """Golden numbers of tiny models, from PyTorch and HF transformers, for Plumb's tests.
 
     pip install torch transformers numpy
-    python3 scripts/make_goldens.py             # writes tests/golden/{gpt2,llama,llama_bias}.json
+    python3 scripts/make_goldens.py             # writes tests/golden/*.json
     python3 scripts/make_goldens.py --hf-check  # writes nothing; compares with the committed files
 
 Every model is computed in float64, so the golden is the truth and not one more rounding of it;
@@ -24,6 +24,8 @@ JSON: config (as a HF config.json), parameters (canonical name, shape, samples [
 exact initial sum and sum of squares, norm of the first step's gradient before clipping, final
 sum and sum of squares), forward (tokens, logits row by
 row) and training (settings; loss, grad_norm before clipping and lr of each step).
+sampling.json: what HF's logits processors leave of logits 32 * u * 5/32 of the name "sampling", in
+float64: [token, probability] of each that stays, for each setting.
 Key biases have no final sums, and GPT-2's no gradient norm: adding a constant to all keys does
 not change a softmax, so their gradient is zero (with RoPE: tiny), and AdamW, which divides by its
 size, amplifies whatever rounding left there. The loss does not notice.
@@ -322,12 +324,57 @@ def assert_close(made, stored, where):
         assert made == stored, f"{where}: {made} {stored}"
 
 
+# --- sampling: HF's logits processors ------------------------------------------------------------
+SAMPLING_VOCAB = 61
+SAMPLING = [dict(temperature=t, top_k=k, top_p=p, repetition_penalty=r)
+            for t, k, p, r in [(1.0, 0, 1.0, 1.0), (0.7, 5, 1.0, 1.0), (1.0, 0, 0.8, 1.0),
+                               (1.5, 20, 0.6, 1.0), (0.9, 0, 1.0, 1.3), (0.8, 7, 0.9, 1.8),
+                               (1.2, 0, 0.95, 0.6), (1.0, 1, 1.0, 1.1), (2.5, 61, 1e-6, 1.0)]]
+
+
+def make_sampling_golden():
+    """Probabilities that HF's processors leave, in the order in which generate() applies them."""
+    logits = 32 * golden_values("sampling", (1, SAMPLING_VOCAB))
+    seen = sorted(set(int(token) for token in golden_tokens(3, 0, 12, SAMPLING_VOCAB)))
+    cases = []
+    for setting in SAMPLING:
+        processors = transformers.LogitsProcessorList()
+        if setting["repetition_penalty"] != 1:
+            processors.append(transformers.RepetitionPenaltyLogitsProcessor(
+                setting["repetition_penalty"]))
+        processors.append(transformers.TemperatureLogitsWarper(setting["temperature"]))
+        if setting["top_k"] > 0:
+            processors.append(transformers.TopKLogitsWarper(setting["top_k"]))
+        if setting["top_p"] < 1:
+            processors.append(transformers.TopPLogitsWarper(setting["top_p"]))
+        kept = torch.softmax(processors(torch.tensor([seen]), logits.clone()), dim=-1)[0]
+        cases.append(setting | {"probabilities": [[i, p] for i, p in enumerate(kept.tolist())
+                                                  if p > 0]})
+    return {"made_with": f"torch {torch.__version__.split('+')[0]}, "
+                         f"transformers {transformers.__version__}",
+            "vocab_size": SAMPLING_VOCAB, "seen": seen, "cases": cases}
+
+
+def sampling_text(golden):
+    cases = ",\n".join(json.dumps(case) for case in golden["cases"])
+    return ("{" + f'"made_with": {json.dumps(golden["made_with"])},\n'
+            f'"vocab_size": {golden["vocab_size"]}, "seen": {json.dumps(golden["seen"])},\n'
+            f'"cases": [\n{cases}]}}\n')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--hf-check", action="store_true",
                         help="compare with the committed files instead of writing them")
     check = parser.parse_args().hf_check
     torch.set_num_threads(1)
+    sampling, path = make_sampling_golden(), GOLDEN / "sampling.json"
+    print(path.name)
+    if check:
+        assert_close(sampling, json.loads(path.read_text()), path.name)
+        print("  equals the committed file")
+    else:
+        path.write_text(sampling_text(sampling))
     for name, config in MODELS.items():
         path = GOLDEN / f"{name}.json"
         print(path.name)

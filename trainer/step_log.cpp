@@ -104,11 +104,12 @@ ShortText short_time(double seconds) noexcept {
 }
 
 StepLog::StepLog(const std::string& folder, int64_t first_step, int64_t last_step,
-                 int64_t log_every)
+                 int64_t log_every, EventFile* events)
     : path_(folder + "/log.jsonl"),
       first_step_(first_step),
       last_step_(last_step),
       log_every_(log_every),
+      events_(events),
       bar_(::isatty(STDOUT_FILENO) == 1),
       done_(static_cast<double>(first_step)) {
     if (::access(path_.c_str(), F_OK) == 0) {
@@ -131,12 +132,30 @@ void StepLog::json(fmt::format_string<Args...> format, Args&&... args) noexcept 
     char text[512];
     const auto result = fmt::format_to_n(text, sizeof text, format, std::forward<Args>(args)...);
     CHECK(result.size <= sizeof text);
-    if (write_all(fd_, text, static_cast<int64_t>(result.size)) || json_failed_) return;
-    json_failed_ = true;
+    json_line({text, result.size});
+}
+
+void StepLog::json_line(std::string_view line) noexcept {
+    check_file(write_all(fd_, line.data(), static_cast<int64_t>(line.size())), path_,
+               &json_failed_);
+}
+
+void StepLog::event(int64_t step, std::initializer_list<Scalar> scalars) noexcept {
+    if (events_ != nullptr)
+        check_file(events_->write(step, scalars), events_->path(), &events_failed_);
+}
+
+void StepLog::check_file(bool written, const std::string& path, bool* failed) noexcept {
+    if (written || *failed) return;
+    *failed = true;
     const int error = errno;
     clear_bar();
-    print_line(STDERR_FILENO, "warning: {}: errno {}; training goes on without this log", path_,
+    print_line(STDERR_FILENO, "warning: {}: errno {}; training goes on without this log", path,
                error);
+}
+
+void StepLog::started(std::string_view line) noexcept {
+    json_line(line);
 }
 
 void StepLog::step(const StepLine& line) noexcept {
@@ -155,18 +174,30 @@ void StepLog::step(const StepLine& line) noexcept {
         say("  skipped: the gradients of step {} are not finite; nothing was changed ({} skipped "
             "so far)",
             line.step, line.skipped);
+    if (line.skipped_now && line.loss_scale > 0)
+        say("  the loss scale is now {}", line.loss_scale);
+    char loss_scale[48] = "";
+    if (line.loss_scale > 0)
+        *fmt::format_to_n(loss_scale, sizeof loss_scale - 1, ",\"loss_scale\":{}", line.loss_scale)
+             .out = '\0';
     json(
         "{{\"step\":{},\"tokens\":{},\"loss\":{},\"grad_norm\":{},\"lr\":{},\"step_ms\":{},"
-        "\"tokens_per_s\":{},\"mfu\":{},\"skipped\":{}}}\n",
+        "\"tokens_per_s\":{},\"mfu\":{},\"skipped\":{}{}}}\n",
         line.step, line.tokens, JsonNumber(line.loss).text, JsonNumber(line.grad_norm).text,
         JsonNumber(line.lr).text, JsonNumber(line.step_ms).text, JsonNumber(line.tokens_per_s).text,
-        JsonNumber(line.mfu).text, line.skipped);
+        JsonNumber(line.mfu).text, line.skipped, loss_scale);
+    event(line.step, {{"loss", line.loss},
+                      {"grad_norm", line.grad_norm},
+                      {"lr", line.lr},
+                      {"tokens_per_s", line.tokens_per_s},
+                      {"mfu", line.mfu}});
     progress(static_cast<double>(line.step));
 }
 
 void StepLog::evaluation(int64_t step, double valid_loss, double seconds) noexcept {
     say("evaluation after step {}: valid loss {:.4f}  ({:.2f} s)", step, valid_loss, seconds);
     json("{{\"step\":{},\"valid_loss\":{}}}\n", step, JsonNumber(valid_loss).text);
+    event(step, {{"valid_loss", valid_loss}});
 }
 
 void StepLog::sample(int64_t step, const TextSample& sample) noexcept {
@@ -204,6 +235,11 @@ void StepLog::saved(int64_t step, const SaveReport& report) noexcept {
     say("note: the file system of {} cannot reserve space; a full disk shows in the middle of a "
         "save",
         report.directory.text);
+}
+
+void StepLog::ended(int64_t step, const PeakMemory& peak) noexcept {
+    json("{{\"step\":{},\"peak_bytes\":{},\"mapped_file_bytes\":{}}}\n", step,
+         peak.resident_bytes(), peak.file_bytes());
 }
 
 void StepLog::save_failed(int64_t step, const Status& status, const char* last_good) noexcept {

@@ -171,6 +171,7 @@ void TrainLoop::step() noexcept {
     line.mfu = step_flops_ / (end_s - begin_s) / parts_.peak_flops;
     line.skipped = record_.skipped_steps;
     line.skipped_now = !finite;
+    line.loss_scale = record_.loss_scale;
     // Evaluations and saves so far are in the mean.
     line.left_s = (end_s - start_s_) / static_cast<double>(record_.step - start_step_) *
                   static_cast<double>(last_step_ - record_.step);

@@ -9,6 +9,7 @@
 
 #include "runtime/exec/seal.h"
 #include "runtime/plan/report.h"
+#include "trainer/start_line.h"
 #include "trainer/train_loop.h"
 
 namespace plumb {
@@ -198,9 +199,13 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     std::optional<TextSampler> sampler;
     if (data.valid() != nullptr && TextSampler::possible(config, *data.valid_tokens()))
         sampler.emplace(session, *data.valid_tokens());
-    StepLog log(config.run.checkpoint.dir, record.step, last_step(config.run.train),
-                config.run.train.log_every);
-    StopRequest stop(config.run.checkpoint.dir);
+    const std::string& folder = config.run.checkpoint.dir;
+    std::optional<EventFile> events;
+    if (config.run.train.tensorboard) events.emplace(folder, record.step);
+    StepLog log(folder, record.step, last_step(config.run.train), config.run.train.log_every,
+                events ? &*events : nullptr);
+    log.started(start_line(session, name, record.step));
+    StopRequest stop(folder);
     std::optional<BackgroundSave> saver;
     if (config.run.checkpoint.every > 0) saver.emplace(state);
     TrainLoop loop({session, saver ? &*saver : nullptr, data.train(), data.valid(),
@@ -209,6 +214,7 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     session.seal();
     const TrainResult result = loop.run();
     unseal();
+    log.ended(loop.record().step, peak_memory);
     print_closing_report(STDOUT_FILENO, session.plan(), peak_memory, allocation_counts());
     return exit_code(result, loop.record().step);
 }

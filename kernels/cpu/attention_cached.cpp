@@ -56,6 +56,16 @@ struct CachedShape {
     int64_t batch, tokens, width, heads, kv_heads, size, cache_tokens;
 };
 
+// Which sequence of the cache row b is.
+int64_t sequence_of(const KernelArgs& args, int64_t b) {
+    using O = AttentionCachedOperands;
+    if (args.data[O::sequences] == nullptr) return b;
+    const int64_t sequence = ints(args, O::sequences)[b];
+    CHECK_NOTE(sequence >= 0 && sequence < args.shape[O::k_cache].dim[0],
+               "sequence outside the cache");
+    return sequence;
+}
+
 // Copies k and v of every token to its position.
 template <typename T>
 void store_cache(const KernelArgs& args, const CachedShape& s) {
@@ -69,7 +79,8 @@ void store_cache(const KernelArgs& args, const CachedShape& s) {
             CHECK_NOTE(position < s.cache_tokens, "position beyond the cache");
             if (position < 0) continue;
             const T* k = values<T>(args, O::qkv) + i * s.width + s.heads * s.size;
-            const int64_t to = (i / s.tokens * s.cache_tokens + position) * row;
+            const int64_t sequence = sequence_of(args, i / s.tokens);
+            const int64_t to = (sequence * s.cache_tokens + position) * row;
             __builtin_memcpy(values<T>(args, O::k_cache) + to, k, row_bytes);
             __builtin_memcpy(values<T>(args, O::v_cache) + to, k + row, row_bytes);
         }
@@ -91,7 +102,8 @@ void attend_cached(const KernelArgs& args, const CachedShape& s, int64_t b, int6
     }
     finish_ranges(queries, &ranges);
     const int64_t row = s.kv_heads * s.size, o_row = s.heads * s.size;
-    const int64_t at = b * s.cache_tokens * row + h / (s.heads / s.kv_heads) * s.size;
+    const int64_t at =
+        sequence_of(args, b) * s.cache_tokens * row + h / (s.heads / s.kv_heads) * s.size;
     const AttentionBlock<T> x{values<T>(args, O::qkv) + (b * s.tokens + t) * s.width + h * s.size,
                               s.width,
                               queries,

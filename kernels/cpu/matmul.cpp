@@ -124,7 +124,7 @@ void matmul_into(const KernelArgs& args) {
     g.gelu = args.attrs->matmul.activation == Activation::gelu_tanh;
     g.pre = values<T>(args, O::pre);
     g.residual = values<T>(args, O::residual);
-    if (rows <= kMatmulStreamRows)
+    if (rows <= kMatmulStreamRows || args.attrs->matmul.by_row != 0)
         stream_matmul(g, args.threads);
     else
         gemm(g, args.scratch, args.threads);

@@ -48,6 +48,7 @@ struct TrainSpec {
     int64_t eval_every = 50;      // steps; 0: never
     int64_t eval_batches = 8;     // micro-batches per evaluation
     int64_t log_every = 1;        // steps per line on the console; log.jsonl has every step
+    bool tensorboard = false;     // event files beside log.jsonl
     int64_t sample_tokens = 128;  // sampled at each evaluation of byte tokens; 0: none
     int64_t loss_chunk = 0;       // tokens; as read, 0: automatic_loss_chunk()
 
@@ -75,6 +76,7 @@ struct CheckpointSpec {
 struct GenerateSpec {
     int64_t context = 0;        // tokens the cache holds; as read, 0: max_position_embeddings
     int64_t prefill_chunk = 0;  // tokens of the prompt per pass; as read, 0: 64 or the context
+    int64_t batch = 1;          // sequences that are generated at once
     ComputeDtype dtype = ComputeDtype::automatic;  // automatic: train.dtype
 
     bool operator==(const GenerateSpec&) const = default;

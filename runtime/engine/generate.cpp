@@ -1,35 +1,58 @@
 #include "runtime/engine/generate.h"
 
+#include <algorithm>
+
 #include "runtime/base/check.h"
 #include "runtime/base/random.h"
 
 namespace plumb {
 
 Generator::Generator(Session& session) noexcept
-    : session_(session), phase_(session.program().phase(PhaseKind::generate)) {
+    : session_(session), phase_(session.program().phase(PhaseKind::generate)), context_(0) {
     CHECK_NOTE(phase_ != nullptr, "the program has no generate phase");
     const Program& program = session.program();
-    chunk_ = program.tensors[static_cast<size_t>(program.io.prompt_tokens)].shape.dim[1];
-    context_ = 0;
+    const auto shape = [&](TensorId id) { return program.tensors[static_cast<size_t>(id)].shape; };
+    batch_ = shape(program.io.logits).dim[0];
+    vocabulary_ = shape(program.io.logits).dim[1];
+    chunk_ = shape(program.io.prompt_tokens).dim[1];
     for (const Tensor& tensor : program.tensors)
         if (tensor.role == Role::kv_cache) context_ = tensor.shape.dim[1];
+    const Executor& executor = session.executor();
+    next_positions_ = executor.data<int32_t>(program.io.next_position);
+    next_tokens_ = executor.data<int32_t>(program.io.next_token);
+    new_tokens_ = executor.data<int32_t>(program.io.new_tokens);
+    seen_BV_ = executor.data<uint8_t>(program.io.seen);
+    draws_B2_ = executor.data<int64_t>(program.io.draws);
+    std::fill_n(next_positions_, batch_, -1);
+    std::fill_n(next_tokens_, batch_,
+                0);  // a row that takes no part embeds some token all the same
+    std::fill_n(seen_BV_, batch_ * vocabulary_, uint8_t{0});
+    std::fill_n(draws_B2_, 2 * batch_, 0);
 }
 
-void Generator::set_counter() noexcept {
-    session_.executor().scalars().sample_counter = static_cast<uint64_t>(produced_++);
+void Generator::see(int64_t sequence, int32_t token) noexcept {
+    CHECK(token >= 0 && token < vocabulary_);
+    seen_BV_[sequence * vocabulary_ + token] = 1;
 }
 
-int32_t Generator::start(const int32_t* prompt, int64_t count,
-                         const SamplingSettings& sampling) noexcept {
+int32_t Generator::start(const int32_t* prompt, int64_t count, const SamplingSettings& sampling,
+                         int64_t sequence) noexcept {
     CHECK(count >= 1 && count <= context_);
+    CHECK(sequence >= 0 && sequence < batch_);
     Executor& executor = session_.executor();
     const IoTensors& io = session_.program().io;
-    executor.scalars().temperature = sampling.temperature;
-    executor.scalars().sample_key = random_key(sampling.seed, "sample");
+    StepScalars& scalars = executor.scalars();
+    scalars.temperature = sampling.temperature;
+    scalars.top_k = sampling.top_k;
+    scalars.top_p = sampling.top_p;
+    scalars.repetition_penalty = sampling.repetition_penalty;
+    draws_B2_[2 * sequence] = static_cast<int64_t>(random_key(sampling.seed, "sample"));
+    draws_B2_[2 * sequence + 1] = 0;
+    std::fill_n(seen_BV_ + sequence * vocabulary_, vocabulary_, uint8_t{0});
+    for (int64_t i = 0; i < count; ++i) see(sequence, prompt[i]);
     int32_t* tokens = executor.data<int32_t>(io.prompt_tokens);
     int32_t* positions = executor.data<int32_t>(io.prompt_positions);
-    produced_ = 0;
-    set_counter();
+    *executor.data<int32_t>(io.prompt_sequence) = static_cast<int32_t>(sequence);
     for (int64_t first = 0; first < count; first += chunk_) {
         const int64_t valid = count - first < chunk_ ? count - first : chunk_;
         for (int64_t i = 0; i < chunk_; ++i) {
@@ -39,23 +62,41 @@ int32_t Generator::start(const int32_t* prompt, int64_t count,
         *executor.data<int32_t>(io.prompt_rows) = static_cast<int32_t>(valid - 1);
         executor.run(phase_->entries[0]);
     }
-    position_ = count;
-    return *executor.data<int32_t>(io.next_token);
+    next_positions_[sequence] = static_cast<int32_t>(count);
+    take(sequence, *executor.data<int32_t>(io.first_token));
+    started_ = true;
+    return next_tokens_[sequence];
+}
+
+void Generator::take(int64_t sequence, int32_t token) noexcept {
+    see(sequence, token);
+    next_tokens_[sequence] = token;
+    new_tokens_[sequence * context_ + draws_B2_[2 * sequence + 1]++] = token;
 }
 
 int32_t Generator::next() noexcept {
-    CHECK(position_ < context_);
-    Executor& executor = session_.executor();
-    const IoTensors& io = session_.program().io;
-    *executor.data<int32_t>(io.next_position) = static_cast<int32_t>(position_);
-    set_counter();
-    executor.run(phase_->entries[1]);
-    ++position_;
-    return *executor.data<int32_t>(io.next_token);
+    for (int64_t n = 0; n < batch_; ++n) CHECK(position(n) < context_);
+    session_.executor().run(phase_->entries[1]);
+    for (int64_t n = 0; n < batch_; ++n) {
+        if (next_positions_[n] < 0) continue;
+        ++next_positions_[n];
+        take(n, next_tokens_[n]);
+    }
+    started_ = false;
+    return next_tokens_[0];
 }
 
-const float* Generator::logits() const {
-    return session_.executor().data<float>(session_.program().io.logits);
+void Generator::stop(int64_t sequence) noexcept {
+    next_positions_[sequence] = -1;
+}
+
+const int32_t* Generator::new_tokens(int64_t sequence) const noexcept {
+    return new_tokens_ + sequence * context_;
+}
+
+const float* Generator::logits(int64_t sequence) const noexcept {
+    const float* logits_BV = session_.executor().data<float>(session_.program().io.logits);
+    return logits_BV + (started_ ? 0 : sequence * vocabulary_);
 }
 
 }  // namespace plumb

@@ -120,11 +120,10 @@ void StateIo::add_place(UnitId unit, TensorId id, TensorId master) {
     const TensorRecord& info = records_[places_.size()];
     const std::string_view stream = info.stream;
     const Dtype dtype = tensor_dtype(info);
-    Place place{record, unit, executor.data<uint8_t>(id), nullptr, true, tensor_key(info)};
+    Place place{record, unit, executor.data<uint8_t>(id), nullptr, true, state_key(info)};
     if (dtype == Dtype::bf16 && master != kNoTensor) place.low = executor.data<uint16_t>(master);
     // Params that masters in other streams make whole, or replace.
     if (dtype == Dtype::f16 || stream == "master_lo") place.in_digest = false;
-    if (stream == "master") place.digest_key = digest_key("param", info.name);
     places_.push_back(place);
 }
 
@@ -291,6 +290,38 @@ void StateIo::load_weights(CheckpointReader& reader, const Param& param,
     }
 }
 
+// Of the state that this run has and the checkpoint has not: a loss scale new with fp16.
+Hash128 StateIo::digest_of_new_state(const CheckpointReader& reader) const {
+    Hash128 sum;
+    for (const Place& place : places_) {
+        const TensorRecord& record = records_[static_cast<size_t>(place.record)];
+        if (std::string_view(record.stream) == "state" &&
+            reader.find(record.stream, record.name) < 0)
+            sum = digest_add(sum, digest_span(place, 0, tensor_shape(record).elements()));
+    }
+    return sum;
+}
+
+// Of the state that the checkpoint has and this run has no use for: a loss scale after fp16.
+Hash128 StateIo::digest_of_unknown_state(CheckpointReader& reader, const CodecStaging& staging) {
+    Hash128 sum;
+    for (int64_t t = 0; t < reader.tensor_count(); ++t) {
+        const TensorRecord& stored = reader.tensor(t);
+        const bool known =
+            std::any_of(records_.begin(), records_.end(), [&](const TensorRecord& record) {
+                return tensor_key(record) == tensor_key(stored);
+            });
+        if (known || std::string_view(stored.stream) != "state" ||
+            tensor_dtype(stored) != Dtype::f32)
+            continue;
+        std::vector<uint32_t> words(static_cast<size_t>(tensor_shape(stored).elements()));
+        reader.read_tensor(t, words.data(), staging);
+        sum = digest_add(sum, digest_elements(state_key(stored), 0, words.data(),
+                                              static_cast<int64_t>(words.size())));
+    }
+    return sum;
+}
+
 void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
     const std::string settings(reader.settings());
     // Both hashed by this program: the saved hash does not know of settings that came later, whose
@@ -334,10 +365,11 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
     report->digest = reader.header().state_digest;
     run_ = reader.header().run;
     if (session_.program().section(SectionKind::digest) < 0) return;
-    if (!(digest() == report->digest))
+    const Hash128 loaded = digest_add(digest(), digest_of_unknown_state(reader, staging));
+    const Hash128 expected = digest_add(report->digest, digest_of_new_state(reader));
+    if (!(loaded == expected))
         throw CheckpointDamage(fmt::format("{}: the state's digest is {}, its MANIFEST says {}",
-                                           reader.path(), to_hex(digest()),
-                                           to_hex(report->digest)));
+                                           reader.path(), to_hex(loaded), to_hex(expected)));
     const std::string training_now = settings_text(session_.config(), HashGroup::training);
     report->differences = differing_settings(lines_of_keys(settings, training_now), training_now);
 }

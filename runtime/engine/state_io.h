@@ -98,6 +98,8 @@ class StateIo {
     int64_t find_tensor(const CheckpointReader& reader, const char* stream, const std::string& name,
                         const Shape& shape) const;
     void load_weights(CheckpointReader& reader, const Param& param, const CodecStaging& staging);
+    Hash128 digest_of_new_state(const CheckpointReader& reader) const;
+    Hash128 digest_of_unknown_state(CheckpointReader& reader, const CodecStaging& staging);
     void load_tensors(CheckpointReader& reader, LoadReport* report);
     std::string set_aside(const std::string& path);
     CodecStaging staging(OpKind kind, ByteSpan* index) const;

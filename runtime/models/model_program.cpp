@@ -26,6 +26,7 @@ class Recorder {
     Recorder(const RunConfig& config, const ProgramInputs& inputs, Purpose purpose)
         : config_(config),
           inputs_(inputs),
+          purpose_(purpose),
           trains_(purpose == Purpose::train),
           exact_(config.layout.reduction == Reduction::exact),
           dtype_(program_dtype(config, purpose)),
@@ -36,6 +37,7 @@ class Recorder {
         Program& program = b_.program();
         program.io.scalars =
             b_.tensor("step_scalars", Dtype::u8, make_shape(sizeof(StepScalars)), Role::io);
+        if (purpose_ != Purpose::generate) make_rows();
         if (trains_) {
             make_training_io();
             record_initialise();
@@ -44,10 +46,11 @@ class Recorder {
         if (trains_) {
             record_digest();
             record_step();
-            record_evaluate();
-            record_save();
         }
-        if (!trains_ || config_.run.train.sample_tokens > 0) record_generate();
+        if (purpose_ != Purpose::generate) record_evaluate();
+        if (trains_) record_save();
+        if (purpose_ == Purpose::generate || (trains_ && config_.run.train.sample_tokens > 0))
+            record_generate();
         if (trains_ && config_.run.checkpoint.every > 0) save_beside_training();
         return b_.finish();
     }
@@ -60,20 +63,25 @@ class Recorder {
     }
 
     void make_training_io() {
-        const BatchSpec& batch = config_.run.batch;
-        const Shape row = make_shape(batch.micro_batch, batch.sequence_length);
-        b_.program().micro_batch_count = static_cast<int32_t>(batch.micro_batch_count());
-        io().loss = b_.tensor("loss", Dtype::f64, make_shape(1), Role::io);
         io().grad_sum = b_.tensor("grad_sum", Dtype::i64, make_shape(4), Role::io);
         io().clip = b_.tensor("clip", Dtype::f64, make_shape(4), Role::io);
         io().digest = b_.tensor("digest", Dtype::i64, make_shape(2), Role::io);
+        if (dtype_ == Dtype::f16)
+            io().loss_scale = b_.tensor("loss_scale", Dtype::f32, make_shape(2), Role::state);
+    }
+
+    // The rows of tokens that sections over whole sequences read, and their loss.
+    void make_rows() {
+        const BatchSpec& batch = config_.run.batch;
+        const Shape row = make_shape(batch.micro_batch, batch.sequence_length);
+        b_.program().micro_batch_count =
+            trains_ ? static_cast<int32_t>(batch.micro_batch_count()) : 1;
+        io().loss = b_.tensor("loss", Dtype::f64, make_shape(1), Role::io);
         io().tokens = b_.tensor("tokens", Dtype::i32, row, Role::io_row);
         io().targets = b_.tensor("targets", Dtype::i32, row, Role::io_row);
         io().loss_weights = b_.tensor("loss_weights", Dtype::f32, row, Role::io_row);
         io().positions = b_.tensor("positions", Dtype::i32, row, Role::io_row);
         io().segment_start = b_.tensor("segment_start", Dtype::i32, row, Role::io_row);
-        if (dtype_ == Dtype::f16)
-            io().loss_scale = b_.tensor("loss_scale", Dtype::f32, make_shape(2), Role::state);
     }
 
     // Gradients are zero between uses; this makes them so for the first time.
@@ -85,6 +93,16 @@ class Recorder {
                 grads.push_back(static_cast<TensorId>(i));
         }
         for (const TensorId id : grads) b_.record(OpKind::zero, {}, {id});
+    }
+
+    void initialise_loss_scale() {
+        if (io().loss_scale == kNoTensor) return;
+        b_.record(OpKind::zero, {}, {io().loss_scale});
+        Attrs attrs;
+        attrs.state = {};
+        attrs.state.value = config_.run.train.loss_scale;
+        b_.record(OpKind::init, attrs,
+                  {b_.view("loss_scale.scale", io().loss_scale, make_shape(1), 0), kNoTensor});
     }
 
     void record_initialise() {
@@ -103,14 +121,7 @@ class Recorder {
             b_.record(OpKind::zero, {}, {unit.moment1});
             b_.record(OpKind::zero, {}, {unit.moment2});
         }
-        if (io().loss_scale != kNoTensor) {
-            b_.record(OpKind::zero, {}, {io().loss_scale});
-            Attrs attrs;
-            attrs.state = {};
-            attrs.state.value = config_.run.train.loss_scale;
-            b_.record(OpKind::init, attrs,
-                      {b_.view("loss_scale.scale", io().loss_scale, make_shape(1), 0), kNoTensor});
-        }
+        initialise_loss_scale();
         zero_gradients();
         b_.end_section();
         add_phase(PhaseKind::initialise, {entry(section)});
@@ -131,6 +142,8 @@ class Recorder {
 
     void record_load() {
         const SectionId zero = b_.begin_section(SectionKind::load, "load");
+        // A checkpoint of another dtype has no loss scale.
+        initialise_loss_scale();
         if (trains_) zero_gradients();
         record_codec(OpKind::checkpoint_read, inputs_.staging.raw, 0);
         b_.end_section();
@@ -224,58 +237,74 @@ class Recorder {
                 phase.beside.push_back(section);
     }
 
-    // Prefill of one chunk of the prompt, and one decode step, both ending in a sampled token.
+    void make_generate_io(int64_t batch, int64_t context) {
+        const auto make = [&](const char* name, Dtype dtype, const Shape& shape) {
+            return b_.tensor(name, dtype, shape, Role::io);
+        };
+        const int64_t vocabulary = config_.model.vocab_size;
+        const int64_t chunk = std::min(config_.run.generate.prefill_chunk, context);
+        io().prompt_tokens = make("prompt_tokens", Dtype::i32, make_shape(1, chunk));
+        io().prompt_positions = make("prompt_positions", Dtype::i32, make_shape(1, chunk));
+        io().prompt_rows = make("prompt_rows", Dtype::i32, make_shape(1));
+        io().prompt_sequence = make("prompt_sequence", Dtype::i32, make_shape(1));
+        io().first_token = make("first_token", Dtype::i32, make_shape(1));
+        io().next_token = make("next_token", Dtype::i32, make_shape(batch));
+        io().next_position = make("next_position", Dtype::i32, make_shape(batch, 1));
+        io().new_tokens = make("new_tokens", Dtype::i32, make_shape(batch, context));
+        io().seen = make("seen", Dtype::u8, make_shape(batch, vocabulary));
+        io().draws = make("draws", Dtype::i64, make_shape(batch, 2));
+        io().logits = make("logits", Dtype::f32, make_shape(batch, vocabulary));
+    }
+
+    // Prefill of one chunk of one sequence's prompt, and one decode step of all sequences, both
+    // ending in sampled tokens.
     void record_generate() {
+        const int64_t batch = trains_ ? 1 : config_.run.generate.batch;
         const int64_t context =
             trains_ ? config_.run.batch.sequence_length : config_.run.generate.context;
-        const int64_t chunk = std::min(config_.run.generate.prefill_chunk, context);
         const ModelSpec& model = config_.model;
-        const auto make = [&](const char* name, Dtype dtype, const Shape& shape, Role role) {
-            return b_.tensor(name, dtype, shape, role);
-        };
-        io().prompt_tokens = make("prompt_tokens", Dtype::i32, make_shape(1, chunk), Role::io);
-        io().prompt_positions =
-            make("prompt_positions", Dtype::i32, make_shape(1, chunk), Role::io);
-        io().prompt_rows = make("prompt_rows", Dtype::i32, make_shape(1), Role::io);
-        io().next_token = make("next_token", Dtype::i32, make_shape(1), Role::io);
-        io().next_position = make("next_position", Dtype::i32, make_shape(1, 1), Role::io);
-        io().logits = make("logits", Dtype::f32, make_shape(1, model.vocab_size), Role::io);
-        const TensorId token = b_.view("next_token", io().next_token, make_shape(1, 1), 0);
+        make_generate_io(batch, context);
         std::vector<TensorId> keys, values;
-        const Shape cache = make_shape(1, context, model.num_key_value_heads, model.head_dim);
+        const Shape cache = make_shape(batch, context, model.num_key_value_heads, model.head_dim);
         for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
             const std::string prefix = "block." + std::to_string(layer) + ".";
             keys.push_back(b_.tensor(prefix + "keys", dtype_, cache, Role::kv_cache));
             values.push_back(b_.tensor(prefix + "values", dtype_, cache, Role::kv_cache));
         }
-        const auto pass = [&](TensorId tokens, TensorId positions) {
+        const auto pass = [&](TensorId tokens, TensorId positions, TensorId sequences) {
             return model_.hidden(tokens, positions, [&](int64_t layer, TensorId qkv) {
                 const auto l = static_cast<size_t>(layer);
-                return b_.attention_cached(qkv, keys[l], values[l], positions,
+                return b_.attention_cached(qkv, keys[l], values[l], positions, sequences,
                                            model_.attention_attrs());
             });
         };
-        const auto finish = [&](TensorId last) {
-            // Logits are sampled from in fp32.
+        const auto finish = [&](TensorId last, TensorId logits, TensorId token,
+                                TensorId sequences) {
             Attrs attrs;
-            attrs.matmul = {Activation::none, 0, dtype_ == Dtype::f32 ? 0 : 1};
+            attrs.matmul = {Activation::none, 0, 1, 1};
             b_.record(OpKind::matmul, attrs,
-                      {io().logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
-            b_.record(OpKind::sample, {}, {io().next_token, io().logits});
+                      {logits, kNoTensor, last, model_.head(), kNoTensor, kNoTensor});
+            b_.record(OpKind::sample, {}, {token, logits, io().seen, io().draws, sequences});
         };
         const SectionId prefill = b_.begin_section(SectionKind::prefill, "prefill");
-        finish(b_.select_rows(pass(io().prompt_tokens, io().prompt_positions), io().prompt_rows));
+        const TensorId first = b_.view("logits", io().logits, make_shape(1, model.vocab_size), 0);
+        finish(b_.select_rows(pass(io().prompt_tokens, io().prompt_positions, io().prompt_sequence),
+                              io().prompt_rows),
+               first, io().first_token, io().prompt_sequence);
         b_.end_section();
         const SectionId decode = b_.begin_section(SectionKind::decode, "decode");
-        const TensorId x = pass(token, io().next_position);
+        const TensorId tokens = b_.view("next_token", io().next_token, make_shape(batch, 1), 0);
+        const TensorId x = pass(tokens, io().next_position, kNoTensor);
         // One row per sequence: the last one is the only one.
-        finish(b_.view("last", x, make_shape(1, model.hidden_size), 0));
+        finish(b_.view("last", x, make_shape(batch, model.hidden_size), 0), io().logits,
+               io().next_token, kNoTensor);
         b_.end_section();
         add_phase(PhaseKind::generate, {entry(prefill), entry(decode)});
     }
 
     const RunConfig& config_;
     const ProgramInputs& inputs_;
+    Purpose purpose_;
     bool trains_;
     bool exact_;
     Dtype dtype_;

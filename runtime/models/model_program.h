@@ -10,8 +10,9 @@
 namespace plumb {
 
 // train: initialise, load, step, evaluate, save, and generate when train.sample_tokens > 0.
-// generate: load, generate.
-enum class Purpose : uint8_t { train, generate };
+// generate: load, generate, for generate.batch sequences at once.
+// score: load, evaluate, with one io row of batch.micro_batch sequences.
+enum class Purpose : uint8_t { train, generate, score };
 
 // Staging of the checkpoint codec, which the program plans but knows nothing of (bytes).
 struct StagingBytes {

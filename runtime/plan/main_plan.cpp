@@ -36,7 +36,7 @@ bool parse(int argc, char** argv, Arguments& arguments) {
     app.add_option("--memory", memory, "What the run may use; the same as --run.memory=SIZE")
         ->type_name("SIZE");
     app.add_option("--program", arguments.program, "The program to plan")
-        ->check(CLI::IsMember({"train", "generate"}))
+        ->check(CLI::IsMember({"train", "generate", "perplexity"}))
         ->capture_default_str();
     auto* json = app.add_flag("--json", arguments.json, "One JSON object in place of the report");
     app.add_flag("--listing", arguments.listing, "Every op with its tensors' addresses, after it")
@@ -59,9 +59,14 @@ bool parse(int argc, char** argv, Arguments& arguments) {
 std::string workload_text(const RunConfig& config, Purpose purpose) {
     const char* dtype = value_dtype_name(program_dtype(config, purpose));
     if (purpose == Purpose::generate)
-        return fmt::format("generate in {}, context of {} tokens", dtype,
-                           config.model.max_position_embeddings);
+        return fmt::format("generate in {}, {} context{} of {} tokens", dtype,
+                           config.run.generate.batch, config.run.generate.batch == 1 ? "" : "s",
+                           config.run.generate.context);
     const BatchSpec& batch = config.run.batch;
+    if (purpose == Purpose::score)
+        return fmt::format("perplexity in {}, {} window{} of {} tokens at once", dtype,
+                           batch.micro_batch, batch.micro_batch == 1 ? "" : "s",
+                           batch.sequence_length);
     return fmt::format("train in {}, {} micro-batch{} of {} x {} tokens", dtype,
                        batch.micro_batch_count(), batch.micro_batch_count() == 1 ? "" : "es",
                        batch.micro_batch, batch.sequence_length);
@@ -76,7 +81,9 @@ int run(int argc, char** argv) {
     Arguments arguments;
     if (!parse(argc, argv, arguments)) return 0;
     const RunConfig config = resolved(load_run(arguments.name, arguments.overrides));
-    const Purpose purpose = arguments.program == "train" ? Purpose::train : Purpose::generate;
+    const Purpose purpose = arguments.program == "train"      ? Purpose::train
+                            : arguments.program == "generate" ? Purpose::generate
+                                                              : Purpose::score;
     const ProgramInputs inputs = program_inputs(config);
     const Program program = build_program(config, inputs, purpose);
     const Plan plan = make_plan(program, inputs.device);

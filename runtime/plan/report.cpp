@@ -146,12 +146,25 @@ std::string recompute_table(const std::vector<RecomputeChoice>& choices) {
     return text + rule();
 }
 
+// " weights 2.00, master 2.00, ...": bytes per parameter of what is kept of each.
+std::string state_text(const Plan& plan, int64_t parameters) {
+    std::string text;
+    for (const Arena arena : {Arena::weights, Arena::master, Arena::grads, Arena::moments}) {
+        const int64_t bytes = plan.arena_bytes[static_cast<int>(arena)];
+        if (bytes > 0)
+            text += fmt::format("{} {} {:.2f}", text.empty() ? "" : ",", arena_name(arena),
+                                static_cast<double>(bytes) / static_cast<double>(parameters));
+    }
+    return text;
+}
+
 std::string verdict(const Program& program, const Plan& plan, const ReportSubject& subject) {
     const int64_t needed = needed_bytes(plan);
     std::string text;
     if (const int64_t parameters = parameters_of(program); parameters > 0)
-        text += fmt::format("  {:.2f} bytes per parameter\n",
-                            static_cast<double>(needed) / static_cast<double>(parameters));
+        text += fmt::format("  {:.2f} bytes per parameter; of its state{}\n",
+                            static_cast<double>(needed) / static_cast<double>(parameters),
+                            state_text(plan, parameters));
     const int64_t memory = subject.memory_bytes;
     if (memory == 0)
         text += "  no memory size stated: --memory SIZE says whether it fits\n";

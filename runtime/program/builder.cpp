@@ -323,8 +323,10 @@ TensorId Builder::matmul(TensorId x, TensorId w, TensorId bias, TensorId residua
     const TensorId pre = activation == Activation::none
                              ? kNoTensor
                              : make_activation("pre_activation", y_shape, at(x).dtype);
+    // Whoever shares a decode must not change a sequence's bits.
+    const Section& section = program_.sections[static_cast<size_t>(section_)];
     Attrs attrs;
-    attrs.matmul = {activation, 0, 0};
+    attrs.matmul = {activation, 0, 0, section.kind == SectionKind::decode ? 1 : 0};
     record(OpKind::matmul, attrs, {y, pre, x, w, bias, residual});
     return y;
 }
@@ -363,14 +365,15 @@ TensorId Builder::attention(TensorId qkv, TensorId segment_start, const Attentio
 }
 
 TensorId Builder::attention_cached(TensorId qkv, TensorId k_cache, TensorId v_cache,
-                                   TensorId positions, const AttentionAttrs& attention) {
+                                   TensorId positions, TensorId sequences,
+                                   const AttentionAttrs& attention) {
     const Shape s = shape(qkv);
     const int64_t width = int64_t{attention.heads} * attention.head_size;
     const TensorId o =
         make_activation("attention", make_shape(s.dim[0], s.dim[1], width), at(qkv).dtype);
     Attrs attrs;
     attrs.attention = attention;
-    record(OpKind::attention_cached, attrs, {o, k_cache, v_cache, qkv, positions});
+    record(OpKind::attention_cached, attrs, {o, k_cache, v_cache, qkv, positions, sequences});
     return o;
 }
 

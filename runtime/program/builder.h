@@ -82,7 +82,7 @@ class Builder {
     void rope(TensorId qkv, TensorId positions, const AttentionAttrs& attrs);
     TensorId attention(TensorId qkv, TensorId segment_start, const AttentionAttrs& attrs);
     TensorId attention_cached(TensorId qkv, TensorId k_cache, TensorId v_cache, TensorId positions,
-                              const AttentionAttrs& attrs);
+                              TensorId sequences, const AttentionAttrs& attrs);
     void head_loss(TensorId loss, TensorId x, TensorId w, TensorId targets, TensorId loss_weights,
                    TensorId loss_scale, int64_t chunk);
     TensorId select_rows(TensorId x, TensorId rows);

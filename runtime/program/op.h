@@ -139,9 +139,11 @@ struct AttentionBackwardOperands {
 };
 // Writes k and v of each token into the cache at its position, then attends over positions
 // 0..position of its sequence. Tokens with position < 0 are padding: nothing stored, o = 0.
-// Outputs o_BT(HK). Updates k_cache_BSGK, v_cache_BSGK. Inputs qkv_BT((H+2G)K), positions_BT i32.
+// Row b of the input is sequence sequences[b] of the cache; b itself where the operand is absent.
+// Outputs o_BT(HK). Updates k_cache_NSGK, v_cache_NSGK (N sequences of S positions). Inputs
+// qkv_BT((H+2G)K), positions_BT i32, sequences_B i32 (optional).
 struct AttentionCachedOperands {
-    enum : int { o, k_cache, v_cache, qkv, positions, count };
+    enum : int { o, k_cache, v_cache, qkv, positions, sequences, count };
 };
 // loss += sum over tokens of loss_weight * cross-entropy(x_ND * w_VD^T, target), in chunks of
 // attrs.chunk tokens: full logits never exist. Updates loss_1 f64 (sum over the micro-batches of a
@@ -161,11 +163,21 @@ struct HeadLossBackwardOperands {
 struct SelectRowsOperands {
     enum : int { y, x, rows, count };
 };
-// Next token of each row: argmax at temperature 0 (lowest index wins a tie), otherwise sampled from
-// softmax(logits / temperature) with random_uniform(scalars.sample_key, sample_counter * B + b).
-// Outputs token_B i32. Inputs logits_BV.
+// Next token of each row, in the order of Hugging Face's logits processors; of equal logits the one
+// of lowest index comes first everywhere:
+// 1. repetition penalty (Keskar et al. 2019): logits of seen tokens are divided by it where they
+//    are above 0, multiplied where not, in fp32;
+// 2. temperature: 0 takes the largest logit, and nothing below matters;
+// 3. top-k (Fan et al. 2018): the k largest stay; all when k is 0 or at least V;
+// 4. top-p (Holtzman et al. 2019): of these the fewest of largest probability whose sum reaches p,
+//    at least one; all when p >= 1.
+// The token is drawn from softmax(logits / temperature) over what stays, in fp64 and in order of
+// the tokens, with random_uniform(key, number) where draws[n] = {key, number}.
+// Row b of logits belongs to sequence n = sequences[b]; b itself where the operand is absent.
+// Outputs token_B i32. Inputs logits_BV, seen_NV u8 (1: in the sequence so far), draws_N2 i64,
+// sequences_B i32 (optional).
 struct SampleOperands {
-    enum : int { token, logits, count };
+    enum : int { token, logits, seen, draws, sequences, count };
 };
 // a += b. Updates a.
 struct AddOperands {
@@ -246,7 +258,8 @@ struct NormAttrs {
 struct MatmulAttrs {
     Activation activation;
     int32_t accumulate;
-    int32_t wide;  // y is f32 whatever the value dtype: logits to sample from
+    int32_t wide;    // y is f32 whatever the value dtype: logits to sample from
+    int32_t by_row;  // the bits of a row of y depend on no other row, nor on how many there are
 };
 struct AttentionAttrs {
     double scale;       // multiplies q.k; 1 / sqrt(K)
@@ -308,9 +321,11 @@ struct StepScalars {
     double bias_correction2;    // 1 - beta2^t
     double inverse_weight_sum;  // 1 / sum of loss weights over the whole step
     double loss_scale_window;   // finite steps after which the loss scale doubles
+    // Of sampling; what they mean stands at SampleOperands.
     double temperature;
-    uint64_t sample_key;
-    uint64_t sample_counter;
+    double top_p;
+    double repetition_penalty;  // 1: none
+    int64_t top_k;
 };
 
 }  // namespace plumb

@@ -117,7 +117,8 @@ const OpRow kRows[] = {
      {vout("dqkv"), vin("d_o"), vin("qkv"), vin("o"), in("lse"), in("segment_start", kI32)},
      check_attention_backward, flops_attention_backward, nullptr},
     {OpKind::attention_cached, "attention_cached", AttentionCachedOperands::count,
-     {vout("o"), vupd("k_cache"), vupd("v_cache"), vin("qkv"), in("positions", kI32)},
+     {vout("o"), vupd("k_cache"), vupd("v_cache"), vin("qkv"), in("positions", kI32),
+      maybe_in("sequences", kI32)},
      check_attention_cached, flops_attention_cached, nullptr},
 
     {OpKind::head_loss, "head_loss", HeadLossOperands::count,
@@ -132,7 +133,8 @@ const OpRow kRows[] = {
      {vout("y"), vin("x"), in("rows", kI32)},
      check_select_rows, nullptr, nullptr},
     {OpKind::sample, "sample", SampleOperands::count,
-     {out("token", kI32), in("logits")},
+     {out("token", kI32), in("logits"), in("seen", kU8), in("draws", kI64),
+      maybe_in("sequences", kI32)},
      check_sample, nullptr, nullptr},
 
     {OpKind::add, "add", AddOperands::count,

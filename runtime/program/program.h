@@ -134,12 +134,18 @@ struct IoTensors {
     TensorId digest = kNoTensor;      // 2 i64
     TensorId loss_scale = kNoTensor;  // 2 f32, of role state (fp16 only)
     // Generation.
-    TensorId prompt_tokens = kNoTensor;     // BT i32, one prefill chunk
-    TensorId prompt_positions = kNoTensor;  // BT i32, -1 for padding
-    TensorId prompt_rows = kNoTensor;       // B i32, last valid row of the chunk
-    TensorId next_token = kNoTensor;        // B i32: out of sample, into decode
-    TensorId next_position = kNoTensor;     // B1 i32
-    TensorId logits = kNoTensor;            // BV f32
+    // A prefill takes one sequence, a decode all B.
+    TensorId prompt_tokens = kNoTensor;     // 1T i32, one prefill chunk
+    TensorId prompt_positions = kNoTensor;  // 1T i32, -1 for padding
+    TensorId prompt_rows = kNoTensor;       // 1 i32, last valid row of the chunk
+    TensorId prompt_sequence = kNoTensor;   // 1 i32, which of B
+    TensorId first_token = kNoTensor;       // 1 i32, out of a prefill's sample
+    TensorId next_token = kNoTensor;        // B i32: into decode, out of its sample
+    TensorId next_position = kNoTensor;     // B1 i32, -1 for sequences that take no part
+    TensorId new_tokens = kNoTensor;        // B x context i32: what each sequence became so far
+    TensorId seen = kNoTensor;              // BV u8: 1 for tokens of the sequence so far
+    TensorId draws = kNoTensor;             // B2 i64: key and number of the next draw
+    TensorId logits = kNoTensor;            // BV f32; row 0 after a prefill
 };
 
 struct Program {

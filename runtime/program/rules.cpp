@@ -25,6 +25,12 @@ void require_same(const Op& op, const char* what, const Shape& a, const Shape& b
     for (int i = 0; i < a.rank; ++i) require_dim(op, what, a.dim[i], b.dim[i]);
 }
 
+int64_t check_sequences(const Op& op, const Shape& sequences, int64_t rows, int64_t found) {
+    if (sequences.rank == 0) return rows;
+    require_same(op, "sequences", sequences, make_shape(rows));
+    return found;
+}
+
 void check_nothing(const Op&, const Shape*) {}
 
 void check_same_two(const Op& op, const Shape* shape) {

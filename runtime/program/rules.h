@@ -12,6 +12,9 @@ void require_dim(const Op& op, const char* what, int64_t found, int64_t expected
 void require_rank(const Op& op, const char* operand, const Shape& shape, int rank);
 
 void require_same(const Op& op, const char* what, const Shape& a, const Shape& b);
+// Checks the optional operand that names each row's sequence; returns how many sequences there are:
+// `found` with the operand, a row each without.
+int64_t check_sequences(const Op& op, const Shape& sequences, int64_t rows, int64_t found);
 
 void check_embed(const Op& op, const Shape* shape);
 void check_embed_backward(const Op& op, const Shape* shape);

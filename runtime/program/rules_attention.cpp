@@ -73,9 +73,10 @@ void check_attention_cached(const Op& op, const Shape* shape) {
     check_output(op, shape[In::o], shape[In::qkv]);
     check_row(op, "positions", shape[In::positions], shape[In::qkv]);
     require_same(op, "caches of keys and values", shape[In::k_cache], shape[In::v_cache]);
-    require_same(
-        op, "k_cache", shape[In::k_cache],
-        make_shape(shape[In::qkv].dim[0], shape[In::k_cache].dim[1], a.kv_heads, a.head_size));
+    const int64_t sequences =
+        check_sequences(op, shape[In::sequences], shape[In::qkv].dim[0], shape[In::k_cache].dim[0]);
+    require_same(op, "k_cache", shape[In::k_cache],
+                 make_shape(sequences, shape[In::k_cache].dim[1], a.kv_heads, a.head_size));
 }
 
 double flops_attention(const Op& op, const Shape* shape) {

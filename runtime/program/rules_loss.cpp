@@ -66,7 +66,12 @@ void check_select_rows(const Op& op, const Shape* shape) {
 void check_sample(const Op& op, const Shape* shape) {
     using In = SampleOperands;
     require_rank(op, "logits", shape[In::logits], 2);
-    require_same(op, "token", shape[In::token], make_shape(shape[In::logits].dim[0]));
+    const int64_t rows = shape[In::logits].dim[0];
+    require_same(op, "token", shape[In::token], make_shape(rows));
+    const int64_t sequences =
+        check_sequences(op, shape[In::sequences], rows, shape[In::draws].dim[0]);
+    require_same(op, "seen", shape[In::seen], make_shape(sequences, shape[In::logits].dim[1]));
+    require_same(op, "draws", shape[In::draws], make_shape(sequences, 2));
 }
 
 }  // namespace plumb::rules

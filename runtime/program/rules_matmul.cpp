@@ -76,7 +76,7 @@ void gradient_matmul(Gradient& g, const Op& op) {
         bool accumulate = false;
         const TensorId dx = g.target(x, &accumulate);
         Attrs attrs;
-        attrs.matmul = {Activation::none, accumulate ? 1 : 0, 0};
+        attrs.matmul = {Activation::none, accumulate ? 1 : 0, 0, 0};
         b.record(OpKind::matmul_dx, attrs, {dx, dy, op.operand[In::w]});
     }
     const TensorId dw = g.parameter(op.operand[In::w]);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cmath>
@@ -101,36 +102,33 @@ struct State {
                 data[t] = normal_words(dtype, static_cast<int64_t>(data[t].size()), key);
         }
     }
-    uint16_t low_of(size_t param, size_t element) const {
-        uint16_t low = 0;
-        for (size_t t = 0; t < data.size(); ++t)
-            if (std::string_view(tensors[t].stream) == "master_lo" &&
-                std::string_view(tensors[t].name) == tensors[param].name)
-                std::memcpy(&low, &data[t][2 * element], 2);
-        return low;
+    // Elements as 32-bit words: narrow ones widened, wide ones as several.
+    std::vector<uint32_t> words_of(size_t t) const {
+        const auto element_bytes =
+            std::min<size_t>(4, static_cast<size_t>(dtype_bytes(tensor_dtype(tensors[t]))));
+        std::vector<uint32_t> words(data[t].size() / element_bytes, 0);
+        for (size_t i = 0; i < words.size(); ++i)
+            std::memcpy(&words[i], &data[t][i * element_bytes], element_bytes);
+        return words;
     }
     Hash128 digest() const {
         Hash128 sum;
         for (size_t t = 0; t < data.size(); ++t) {
-            const std::string_view stream = tensors[t].stream;
-            if (stream == "master_lo") continue;
-            std::vector<uint32_t> words;
-            const int64_t element_bytes = dtype_bytes(tensor_dtype(tensors[t]));
-            if (element_bytes < 4) {
-                for (size_t i = 0; i < data[t].size(); i += static_cast<size_t>(element_bytes)) {
-                    words.push_back(0);
-                    std::memcpy(&words.back(), &data[t][i], static_cast<size_t>(element_bytes));
-                }
-            } else {
-                words.resize(data[t].size() / 4);
-                std::memcpy(words.data(), data[t].data(), data[t].size());
+            std::vector<uint32_t> words = words_of(t);
+            const std::string stream = tensors[t].stream;
+            bool enters = stream != "master_lo";
+            for (size_t m = 0; stream == "param" && m < data.size(); ++m) {
+                if (std::strcmp(tensors[m].name, tensors[t].name) != 0) continue;
+                const std::vector<uint32_t> other = words_of(m);
+                if (std::string(tensors[m].stream) == "master") enters = false;
+                if (std::string(tensors[m].stream) == "master_lo")
+                    for (size_t i = 0; i < words.size(); ++i)
+                        words[i] = (words[i] << 16) + other[i] - (other[i] & 0x8000u) * 2;
             }
-            // A bf16 param and its low half are one master.
-            if (stream == "param" && tensor_dtype(tensors[t]) == Dtype::bf16)
-                for (size_t i = 0; i < words.size(); ++i)
-                    words[i] = join_master({static_cast<uint16_t>(words[i]), low_of(t, i)});
-            sum = digest_add(sum, digest_elements(state_key(tensors[t]), 0, words.data(),
-                                                  static_cast<int64_t>(words.size())));
+            if (!enters) continue;
+            const uint64_t key = digest_key(stream == "master" ? "param" : stream, tensors[t].name);
+            sum = digest_add(
+                sum, digest_elements(key, 0, words.data(), static_cast<int64_t>(words.size())));
         }
         return sum;
     }
@@ -148,6 +146,7 @@ inline State small_state(uint64_t seed = 1) {
     state.add("param", "h.0.w", Dtype::bf16, make_shape(7, 5, 3));
     state.add("master_lo", "h.0.w", Dtype::u16, make_shape(7, 5, 3));
     state.add("param", "h.1.w", Dtype::f16, make_shape(101));
+    state.add("master", "h.1.w", Dtype::f32, make_shape(101));
     state.fill(seed);
     return state;
 }
@@ -212,7 +211,7 @@ inline void expect_holds(CheckpointReader& reader, const State& state) {
 
 enum class Fault { error, interrupted, short_count };
 
-// Passes calls on to the system, but the n-th (from 0) goes wrong; with `for_ever` so do all that
+// Passes calls on to `under`, but the n-th (from 0) goes wrong; with `for_ever` so do all that
 // follow. -1: none. Counts calls.
 struct FaultyFiles {
     int64_t fault_at = -1;
@@ -236,56 +235,57 @@ struct FaultyFiles {
         return now && size_bytes > 1 ? size_bytes / 2 : size_bytes;
     }
 
-    FaultyFiles() {
-        layer = posix_files();
+    explicit FaultyFiles(const FileLayer& under = posix_files()) : under_(under) {
         layer.context = this;
         layer.open = [](void* c, const char* p, int f, unsigned m) {
-            return self(c).fails() ? -1 : real().open(nullptr, p, f, m);
+            return self(c).fails() ? -1 : on(c).open(on(c).context, p, f, m);
         };
         layer.close = [](void* c, int fd) {
             const bool failed = self(c).fails();
             const int fault_errno = errno;
-            const int result = real().close(nullptr, fd);  // a failed close closes all the same
+            const int result =
+                on(c).close(on(c).context, fd);  // a failed close closes all the same
             if (failed) errno = fault_errno;
             return failed ? -1 : result;
         };
         layer.pread = [](void* c, int fd, void* d, int64_t n, int64_t at) -> int64_t {
             if (self(c).fails()) return -1;
-            return real().pread(nullptr, fd, d, self(c).shortened(n), at);
+            return on(c).pread(on(c).context, fd, d, self(c).shortened(n), at);
         };
         layer.pwrite = [](void* c, int fd, const void* d, int64_t n, int64_t at) -> int64_t {
             if (self(c).fails()) return -1;
-            return real().pwrite(nullptr, fd, d, self(c).shortened(n), at);
+            return on(c).pwrite(on(c).context, fd, d, self(c).shortened(n), at);
         };
         layer.file_bytes = [](void* c, int fd) -> int64_t {
-            return self(c).fails() ? -1 : real().file_bytes(nullptr, fd);
+            return self(c).fails() ? -1 : on(c).file_bytes(on(c).context, fd);
         };
+        layer.free_bytes = [](void* c, int fd) { return on(c).free_bytes(on(c).context, fd); };
         layer.fsync = [](void* c, int fd) {
-            return self(c).fails() ? -1 : real().fsync(nullptr, fd);
+            return self(c).fails() ? -1 : on(c).fsync(on(c).context, fd);
         };
         layer.fdatasync = [](void* c, int fd) {
-            return self(c).fails() ? -1 : real().fdatasync(nullptr, fd);
+            return self(c).fails() ? -1 : on(c).fdatasync(on(c).context, fd);
         };
         layer.fallocate = [](void* c, int fd, int64_t n) {
-            return self(c).fails() ? -1 : real().fallocate(nullptr, fd, n);
+            return self(c).fails() ? -1 : on(c).fallocate(on(c).context, fd, n);
         };
         layer.ftruncate = [](void* c, int fd, int64_t n) {
-            return self(c).fails() ? -1 : real().ftruncate(nullptr, fd, n);
+            return self(c).fails() ? -1 : on(c).ftruncate(on(c).context, fd, n);
         };
         layer.mkdir = [](void* c, const char* p, unsigned m) {
-            return self(c).fails() ? -1 : real().mkdir(nullptr, p, m);
+            return self(c).fails() ? -1 : on(c).mkdir(on(c).context, p, m);
         };
         layer.rmdir = [](void* c, const char* p) {
-            return self(c).fails() ? -1 : real().rmdir(nullptr, p);
+            return self(c).fails() ? -1 : on(c).rmdir(on(c).context, p);
         };
         layer.unlink = [](void* c, const char* p) {
-            return self(c).fails() ? -1 : real().unlink(nullptr, p);
+            return self(c).fails() ? -1 : on(c).unlink(on(c).context, p);
         };
         layer.rename = [](void* c, const char* a, const char* b) {
-            return self(c).fails() ? -1 : real().rename(nullptr, a, b);
+            return self(c).fails() ? -1 : on(c).rename(on(c).context, a, b);
         };
         layer.getdents = [](void* c, int fd, void* b, int64_t n) -> int64_t {
-            return self(c).fails() ? -1 : real().getdents(nullptr, fd, b, n);
+            return self(c).fails() ? -1 : on(c).getdents(on(c).context, fd, b, n);
         };
     }
     FaultyFiles(const FaultyFiles&) = delete;
@@ -293,7 +293,8 @@ struct FaultyFiles {
 
   private:
     static FaultyFiles& self(void* context) { return *static_cast<FaultyFiles*>(context); }
-    static const FileLayer& real() { return posix_files(); }
+    static const FileLayer& on(void* context) { return self(context).under_; }
+    const FileLayer& under_;
 };
 
 }  // namespace plumb

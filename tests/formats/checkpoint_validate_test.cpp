@@ -202,7 +202,7 @@ TEST(Validate, ForgedStructuresAreRefusedByTheField) {
     refuse("its box has", [](Saved& s) { s.chunks()[0].raw_bytes += 4; });
     refuse("lies outside param of wte", [](Saved& s) { s.chunks()[0].box.start[0] = -1; });
     refuse("lies outside param of wte", [](Saved& s) { s.chunks()[0].box.extent[0] = INT64_MAX; });
-    refuse("is of tensor 9, there are 9", [](Saved& s) { s.chunks()[0].tensor = 9; });
+    refuse("is of tensor 10, there are 10", [](Saved& s) { s.chunks()[0].tensor = 10; });
     refuse("codec 7", [](Saved& s) { s.chunks()[0].codec = 7; });
     refuse("codec 1, transform 2", [](Saved& s) { s.chunks()[0].transform = 2; });
     refuse("codec 1, transform 4", [](Saved& s) { s.chunks()[0].transform = 4; });
@@ -238,7 +238,7 @@ TEST(Validate, ForgedCountsAreRefusedBeforeTheyAreUsed) {
         EXPECT_EQ(saved.judge().code, StatusCode::damaged);
     };
     refuse([](Saved& s) { s.header().tensor_count = INT64_MAX / 8; });
-    refuse([](Saved& s) { s.header().tensor_count = 10; });
+    refuse([](Saved& s) { s.header().tensor_count = 11; });
     refuse([](Saved& s) { s.header().file_count = INT64_MAX; });
     refuse([](Saved& s) { s.header().file_count = 0; });
     refuse([](Saved& s) { s.header().settings_bytes = -1; });
@@ -272,7 +272,7 @@ TEST(Validate, ForgedBytesNeverCrashTheValidatorOrTheDecoder) {
             const Philox4 r = philox(11, round, change);
             const auto pick = [&](int64_t count) { return r.word[1] % count; };
             uint8_t* const places[] = {
-                reinterpret_cast<uint8_t*>(saved.tensors() + pick(9)),
+                reinterpret_cast<uint8_t*>(saved.tensors() + pick(10)),
                 reinterpret_cast<uint8_t*>(saved.chunks() + pick(chunk_count)),
                 saved.data() + frame_offset};
             const size_t sizes[] = {sizeof(TensorRecord), sizeof(ChunkRecord), 40};

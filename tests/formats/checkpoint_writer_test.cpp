@@ -182,58 +182,6 @@ TEST(Writer, AFolderThatCannotBeWrittenIsNamedWithTheReason) {
     EXPECT_TRUE(names_in(folder.path()).empty());
 }
 
-// The n-th call fails, for every n: the save says so, or is whole; what was there before stays.
-void fail_every_call(Fault fault, int error, bool for_ever, bool must_succeed) {
-    const TemporaryFolder folder;
-    const State before = small_state(1);
-    ASSERT_TRUE(Saver(before).save(folder.path(), 10).ok());
-    const State after = small_state(2);
-    Saver saver(after);
-    FaultyFiles counting;
-    ASSERT_TRUE(saver.save(folder.path(), 20, counting.layer).ok());
-    std::filesystem::remove_all(saver.step_directory);
-    ASSERT_GT(counting.calls, 30);
-    for (int64_t n = 0; n < counting.calls; ++n) {
-        FaultyFiles files;
-        files.fault_at = n;
-        files.fault = fault;
-        files.error = error;
-        files.for_ever = for_ever;
-        const Status status = saver.save(folder.path(), 20, files.layer);
-        ASSERT_TRUE(status.ok() || !must_succeed) << n << " " << status.message;
-        ASSERT_EQ(status.ok(), status.message[0] == '\0');
-
-        int removed = 0;
-        ASSERT_TRUE(
-            remove_uncommitted(posix_files(), folder.path().c_str(), after.run, &removed).ok());
-        EXPECT_TRUE(for_ever || removed == 0) << n;  // a failed save cleans up after itself
-        const std::vector<StepEntry> steps = find_steps(folder.path());
-        ASSERT_EQ(steps.size(), status.ok() ? 2u : steps.size()) << n;
-        for (const StepEntry& entry : steps) {  // whatever is committed is whole
-            CheckpointReader reader(folder.path() + "/" + entry.name);
-            expect_holds(reader, entry.step == 10 ? before : after);
-        }
-        ASSERT_EQ(steps.back().step, 10) << n;
-        if (steps.size() < 2) continue;
-        ASSERT_TRUE(remove_step(posix_files(), folder.path().c_str(), steps.front().name).ok());
-    }
-}
-
-TEST(Writer, OneFailingCallAtAnyPlaceLeavesEarlierCheckpointsIntact) {
-    fail_every_call(Fault::error, EIO, false, false);
-    fail_every_call(Fault::error, ENOSPC, false, false);
-}
-
-TEST(Writer, ADiskThatDiesAtAnyPlaceLeavesEarlierCheckpointsIntact) {
-    fail_every_call(Fault::error, EIO, true, false);
-}
-
-TEST(Writer, InterruptedCallsAndShortWritesAreCarriedOn) {
-    fail_every_call(Fault::interrupted, 0, false, true);
-    fail_every_call(Fault::short_count, 0, false, true);
-    fail_every_call(Fault::short_count, 0, true, true);
-}
-
 TEST(Writer, AFileSystemThatCannotReserveIsWrittenUnreserved) {
     const TemporaryFolder folder;
     const State state = small_state();

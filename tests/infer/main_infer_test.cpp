@@ -1,83 +1,17 @@
-// Runs plumb-infer as a user would, on checkpoints saved as plumb-train saves them.
+// `plumb-infer generate` as a user runs it.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "runtime/exec/seal.h"
-#include "tests/infer/small_checkpoint.h"
+#include "tests/infer/infer_program.h"
 
 namespace plumb {
 namespace {
-
-namespace fs = std::filesystem;
-
-std::string contents(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    EXPECT_TRUE(file) << path;
-    std::stringstream text;
-    text << file.rdbuf();
-    return text.str();
-}
-
-void flip_bit(const std::string& path, int64_t offset) {
-    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(offset);
-    const int byte = file.get();
-    file.seekp(offset);
-    file.put(static_cast<char>(byte ^ 1));
-    ASSERT_TRUE(file.good()) << path;
-}
-
-class PlumbInfer : public ::testing::Test {
-  protected:
-    // bytes/ has steps 3 and 5 of a byte model with a context of 64 tokens.
-    static void SetUpTestSuite() {
-        folder_ = ::testing::TempDir() + "plumb_infer_XXXXXX";
-        ASSERT_NE(::mkdtemp(folder_.data()), nullptr);
-        const RunConfig config = small_config(ModelType::gpt2, 256, 64, path("bytes"));
-        step_3_ = save_checkpoint(config, 3);
-        step_5_ = save_checkpoint(config, 5);
-    }
-    static void TearDownTestSuite() { fs::remove_all(folder_); }
-
-    static std::string path(const std::string& name) { return folder_ + "/" + name; }
-
-    // Runs `plumb-infer arguments`; keeps both outputs.
-    int run(const std::string& arguments, const std::string& before = "") {
-        const std::string command = before + PLUMB_BIN_DIR "/plumb-infer " + arguments + " >" +
-                                    path("stdout") + " 2>" + path("stderr");
-        const int status = std::system(command.c_str());
-        output_ = contents(path("stdout"));
-        error_ = contents(path("stderr"));
-        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    }
-    int generate(const std::string& arguments) {
-        return run("generate --checkpoint " + path("bytes") + " " + arguments);
-    }
-    void expect_in_error(const std::string& part) const {
-        EXPECT_NE(error_.find(part), std::string::npos) << part << "\nin\n" << error_;
-    }
-    // The whole of standard error is one line.
-    void expect_one_error(const std::string& part) const {
-        EXPECT_EQ(error_.rfind("error: ", 0), 0u) << error_;
-        EXPECT_EQ(error_.find('\n'), error_.size() - 1) << error_;
-        expect_in_error(part);
-        EXPECT_EQ(output_, "");
-    }
-
-    static std::string folder_, step_3_, step_5_;
-    std::string output_, error_;
-};
-
-std::string PlumbInfer::folder_, PlumbInfer::step_3_, PlumbInfer::step_5_;
 
 TEST_F(PlumbInfer, GeneratesFromARunFolder) {
     ASSERT_EQ(generate("--prompt 'The prompt' --max-new-tokens 20"), 0) << error_;
@@ -170,31 +104,72 @@ TEST_F(PlumbInfer, ASmallerContextIsASmallerCache) {
     EXPECT_NE(output_.find("--generate.context=TOKENS"), std::string::npos) << output_;
 }
 
-// 10 million parameters and a cache of 48 MiB, so that a copy of either would be seen.
-TEST_F(PlumbInfer, PeakMemoryIsThePlan) {
-    if (!seal_is_enforced()) GTEST_SKIP() << "the sanitizer's own memory is many times the plan";
-    RunConfig config = small_config(ModelType::llama, 256, 4096, path("large"));
-    config.model.hidden_size = 512;
-    config.model.num_hidden_layers = 3;
-    config.model.intermediate_size = 1536;
-    config.model.num_attention_heads = config.model.num_key_value_heads = 8;
-    config.model.head_dim = 64;
-    complete_run(config, "large");
-    save_checkpoint(config, 1);
-    ASSERT_EQ(run("generate --prompt ab --max-new-tokens 2 --checkpoint " + path("large")), 0)
-        << error_;
-    long long peak = 0, planned = 0;
-    const size_t at = error_.find("peak memory: ");
-    ASSERT_NE(at, std::string::npos) << error_;
-    ASSERT_EQ(std::sscanf(error_.c_str() + at, "peak memory: %lld bytes (%*[^)]) against %lld",
-                          &peak, &planned),
-              2)
-        << error_;
-    EXPECT_GT(planned, 90'000'000);
-    // Tolerance: 2 MiB for each of weights, scratch, io, cache and staging.
-    EXPECT_NEAR(static_cast<double>(peak), static_cast<double>(planned),
-                static_cast<double>(std::max<long long>(planned / 100, (16 + 2 * 5) << 20)))
-        << error_.substr(at);
+TEST_F(PlumbInfer, SamplingFlags) {
+    const std::string text = "--prompt abcdefgh --max-new-tokens 40 --seed 3 ";
+    ASSERT_EQ(generate(text), 0) << error_;
+    const std::string greedy = output_;
+    ASSERT_EQ(generate(text + "--temperature 1"), 0) << error_;
+    const std::string sampled = output_;
+    EXPECT_NE(sampled, greedy);
+    ASSERT_EQ(generate(text + "--temperature 1 --top-k 1"), 0) << error_;
+    EXPECT_EQ(output_, greedy);
+    ASSERT_EQ(generate(text + "--temperature 1 --top-p 1e-9"), 0) << error_;
+    EXPECT_EQ(output_, greedy);
+    ASSERT_EQ(generate(text + "--temperature 1 --top-k 256 --top-p 1 --repetition-penalty 1"), 0);
+    EXPECT_EQ(output_, sampled);
+    ASSERT_EQ(generate(text + "--repetition-penalty 1000"), 0) << error_;
+    std::sort(output_.begin(), output_.end());
+    EXPECT_EQ(std::unique(output_.begin(), output_.end()), output_.end()) << "no byte twice";
+}
+
+TEST_F(PlumbInfer, StopStringsEndTheText) {
+    const std::string text = "--prompt ab --max-new-tokens 20 --temperature 1.5 ";
+    ASSERT_EQ(generate(text), 0) << error_;
+    const std::string whole = output_;
+    ASSERT_EQ(whole.size(), 22u);
+    // Two bytes that a shell takes as they are, whatever the model has written.
+    std::string escaped = "$'";
+    for (const char character : whole.substr(12, 2))
+        escaped += fmt::format("\\x{:02x}", static_cast<uint8_t>(character));
+    const std::string command = "generate --checkpoint " + path("bytes") + " " + text +
+                                "--stop nothing --stop " + escaped + "'";
+    std::ofstream(path("stop.sh")) << "exec " PLUMB_BIN_DIR "/plumb-infer " << command << "\n";
+    ASSERT_EQ(
+        std::system(
+            ("bash " + path("stop.sh") + " >" + path("stdout") + " 2>" + path("stderr")).c_str()),
+        0);
+    error_ = contents(path("stderr"));
+    EXPECT_EQ(contents(path("stdout")), whole.substr(0, whole.find(whole.substr(12, 2), 2)));
+    expect_in_error("stopped: at a stop string, after ");
+}
+
+TEST_F(PlumbInfer, SeveralPromptsAreWrittenOneAfterTheOther) {
+    const std::string flags = " --max-new-tokens 6 --temperature 1 ";
+    std::vector<std::string> alone;
+    const char* prompts[] = {"'first one'", "b", "\"c c\""};
+    for (int i = 0; i < 3; ++i) {
+        ASSERT_EQ(generate(fmt::format("--prompt {} --seed {} {}", prompts[i], 1 + i, flags)), 0);
+        alone.push_back(output_);
+    }
+    const std::string expected = "==> prompt 1 of 3 <==\n" + alone[0] +
+                                 "\n==> prompt 2 of 3 <==\n" + alone[1] +
+                                 "\n==> prompt 3 of 3 <==\n" + alone[2];
+    ASSERT_EQ(generate("--prompt 'first one' --prompt b --prompt 'c c'" + flags), 0) << error_;
+    EXPECT_EQ(output_, expected);
+    expect_in_error("context 64 tokens x 3 prompts\n");
+    expect_in_error("\ntokens: 18 new after 13 of 3 prompts; prefill ");
+    std::ofstream(path("lines")) << "b\nc c\n";
+    for (const char* batch : {" --batch 1", " --batch 2", " --generate.batch=4"}) {
+        ASSERT_EQ(generate("--prompt 'first one' --prompts " + path("lines") + flags + batch), 0)
+            << error_;
+        EXPECT_EQ(output_, expected) << batch;
+    }
+    ASSERT_EQ(generate("--prompt abc --prompt " + std::string(64, 'd') + flags), 0) << error_;
+    expect_in_error("\nprompt 2: stopped: the context of 64 tokens is full; 1 of 6 new tokens");
+    ASSERT_EQ(generate("--prompt-tokens 1,2 --prompt-tokens 3 --max-new-tokens 2"), 0) << error_;
+    EXPECT_EQ(std::count(output_.begin(), output_.end(), '\n'), 2) << output_;
+    EXPECT_EQ(output_.rfind("1,2,", 0), 0u) << output_;
+    EXPECT_NE(output_.find("\n3,"), std::string::npos) << output_;
 }
 
 TEST_F(PlumbInfer, FallsBackFromADamagedCheckpoint) {
@@ -260,7 +235,7 @@ TEST_F(PlumbInfer, RefusesFlags) {
     } cases[] = {
         {"", "A subcommand is required"},
         {"generate --prompt a", "--checkpoint is required"},
-        {"generate --checkpoint x", "one of --prompt, --prompt-file and --prompt-tokens"},
+        {"generate --checkpoint x", "one of --prompt, --prompts, --prompt-file and "},
         {"generate --checkpoint x --prompt a --prompt-tokens 1", "exclude each other"},
         {"generate --checkpoint x --prompt a --tempreature 1", "unknown argument: --tempreature"},
         {"generate --checkpoint x --prompt a stray", "unknown argument: stray"},
@@ -269,6 +244,21 @@ TEST_F(PlumbInfer, RefusesFlags) {
         {"generate --checkpoint x --prompt a --temperature -1", "--temperature: -1"},
         {"generate --checkpoint x --prompt a --temperature nan", "--temperature: nan"},
         {"generate --checkpoint x --prompt a --seed -1", "-1"},
+        {"generate --checkpoint x --prompt a --top-k -1", "--top-k: -1 is below 0"},
+        {"generate --checkpoint x --prompt a --top-p 0", "--top-p: 0 is not above 0"},
+        {"generate --checkpoint x --prompt a --top-p 1.01", "--top-p: 1.01 is not above 0"},
+        {"generate --checkpoint x --prompt a --top-p nan", "--top-p: nan is not above 0"},
+        {"generate --checkpoint x --prompt a --repetition-penalty 0",
+         "--repetition-penalty: 0 is not from 0.001 to 1000"},
+        {"generate --checkpoint x --prompt a --repetition-penalty -2", "--repetition-penalty: -2"},
+        {"generate --checkpoint x --prompt a --stop ''", "--stop: the text is empty"},
+        {"generate --checkpoint x --prompt a --prompt-file b", "exclude each other"},
+        {"generate --checkpoint x --prompts a --prompt-tokens 1", "exclude each other"},
+        {"generate --checkpoint x --prompts /nowhere",
+         "--prompts: cannot read /nowhere: No such file"},
+        {"generate --checkpoint x --prompts /dev/null", "/dev/null is empty"},
+        {"generate --checkpoint x --prompt-tokens 1 --stop a", "--stop: text is taken by prompts"},
+        {"perplexity --text a", "--checkpoint is required"},
     };
     for (const auto& c : cases) {
         EXPECT_EQ(run(c.arguments), 2) << c.arguments;
@@ -278,6 +268,12 @@ TEST_F(PlumbInfer, RefusesFlags) {
     expect_one_error("run.threads");
     EXPECT_EQ(generate("--prompt a --generate.prefil_chunk=3"), 2);
     expect_one_error("generate.prefill_chunk");
+    EXPECT_EQ(generate("--prompt a --batch 0"), 2);
+    expect_one_error("generate.batch is 0");
+    EXPECT_EQ(generate("--prompt a --prompt ''"), 2);
+    expect_one_error("--prompt 2: the prompt is empty");
+    EXPECT_EQ(generate("--prompt a --prompt " + std::string(65, 'x')), 2);
+    expect_one_error("--prompt 2: the prompt has 65 tokens, but the context is 64 tokens");
     EXPECT_EQ(generate("--prompt a --memory 1MiB"), 3);
     expect_one_error("run.memory is 1048576 bytes");
 }
@@ -287,6 +283,9 @@ TEST_F(PlumbInfer, HelpHasAnExample) {
     EXPECT_NE(output_.find("generate"), std::string::npos);
     EXPECT_EQ(run("generate --help"), 0);
     EXPECT_NE(output_.find("plumb-infer generate --checkpoint run --prompt"), std::string::npos);
+    EXPECT_NE(output_.find("--repetition-penalty"), std::string::npos);
+    EXPECT_EQ(run("perplexity --help"), 0);
+    EXPECT_NE(output_.find("plumb-infer perplexity --checkpoint run --text"), std::string::npos);
     EXPECT_EQ(error_, "");
 }
 

@@ -86,13 +86,40 @@ TEST(Prompt, MalformedLists) {
 TEST(Prompt, UnreadableFile) {
     for (const std::string path : {"/nonexistent/prompt.txt", "/"}) {
         try {
-            read_prompt_file(path);
+            read_prompt_file(path, "--prompts");
             ADD_FAILURE() << path;
         } catch (const Error& error) {
             EXPECT_EQ(error.code(), ExitCode::bad_input);
-            EXPECT_NE(std::string(error.what()).find("cannot read " + path), std::string::npos);
+            EXPECT_NE(std::string(error.what()).find("--prompts: cannot read " + path),
+                      std::string::npos);
         }
     }
+}
+
+TEST(Prompt, LinesAreThePromptsOfAFile) {
+    const auto prompts = split_prompts("one\n two\\nlines\t\\t\\r\\\\n\nlast", "file");
+    ASSERT_EQ(prompts.size(), 3u);
+    EXPECT_EQ(prompts[0].text, "one");
+    EXPECT_EQ(prompts[0].where, "file:1");
+    EXPECT_EQ(prompts[1].text, " two\nlines\t\t\r\\n");
+    EXPECT_EQ(prompts[2].text, "last");
+    EXPECT_EQ(prompts[2].where, "file:3");
+    EXPECT_EQ(split_prompts("one\n", "file").size(), 1u) << "the last line's end begins no other";
+}
+
+TEST(Prompt, MalformedFilesOfPrompts) {
+    const auto fails = [](const std::string& bytes) {
+        return error_of([&] { split_prompts(bytes, "file"); });
+    };
+    EXPECT_EQ(fails(""), "file is empty; give one prompt per line");
+    EXPECT_EQ(fails("\n"), "file:1: the line is empty; each line is a prompt (\\n is a newline)");
+    EXPECT_EQ(fails("a\n\nb"),
+              "file:2: the line is empty; each line is a prompt (\\n is a newline)");
+    const std::string rest =
+        " is a backslash that means nothing; write \\n for a newline, \\t, \\r, and \\\\ for a "
+        "backslash";
+    EXPECT_EQ(fails("a\nb\\x"), "file:2: character 2" + rest);
+    EXPECT_EQ(fails("b\\"), "file:1: character 2" + rest);
 }
 
 }  // namespace

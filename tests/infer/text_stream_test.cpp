@@ -110,6 +110,33 @@ TEST(TokenStream, IdsAreALine) {
     EXPECT_EQ(written(TokenFormat::ids, {0, 50256, 2147483647}), "0,50256,2147483647\n");
 }
 
+TEST(TokenStream, ALineAboveEachOfSeveralPrompts) {
+    for (const TokenFormat format :
+         {TokenFormat::raw_bytes, TokenFormat::terminal, TokenFormat::ids}) {
+        int fds[2];
+        ASSERT_EQ(::pipe(fds), 0);
+        TokenStream stream(fds[1], format);
+        for (int64_t prompt = 1; prompt <= 2; ++prompt) {
+            EXPECT_TRUE(stream.begin_prompt(prompt, 2));
+            EXPECT_TRUE(stream.put('a') && stream.put('b') && stream.finish());
+        }
+        char buffer[256];
+        const auto size = ::read(fds[0], buffer, sizeof buffer);
+        const std::string text(buffer, static_cast<size_t>(size));
+        ::close(fds[0]);
+        ::close(fds[1]);
+        if (format == TokenFormat::raw_bytes) {
+            EXPECT_EQ(text, "==> prompt 1 of 2 <==\nab\n==> prompt 2 of 2 <==\nab");
+        }
+        if (format == TokenFormat::terminal) {
+            EXPECT_EQ(text, "==> prompt 1 of 2 <==\nab\n\n==> prompt 2 of 2 <==\nab\n");
+        }
+        if (format == TokenFormat::ids) {
+            EXPECT_EQ(text, "97,98\n97,98\n");
+        }
+    }
+}
+
 TEST(TokenStream, AFailedWriteIsReported) {
     TokenStream stream(-1, TokenFormat::raw_bytes);
     EXPECT_FALSE(stream.put('a'));

@@ -80,6 +80,13 @@ inline void fill_special(const KernelCase& c, uint64_t key, Values* values) {
             return b == 1 && t == t_count - 1 ? -1 : integer(key, b, cache - t_count + 1) + t;
         });
     }
+    if (c.kind == OpKind::attention_cached && c.shape[5].rank > 0)
+        each(5, [&](int64_t i) { return c.shape[1].dim[0] - 1 - i; });
+    if (c.kind == OpKind::sample) {
+        each(2, [&](int64_t i) { return integer(key, i, 2); });
+        each(3, [&](int64_t i) { return 11 + i; });
+        each(4, [&](int64_t i) { return c.shape[3].dim[0] - 1 - i; });
+    }
     const bool loss_back = c.kind == OpKind::head_loss_backward;
     if (c.kind == OpKind::head_loss || loss_back) {
         const int64_t vocabulary = c.shape[loss_back ? 4 : 2].dim[0];
@@ -137,8 +144,8 @@ inline StepScalars test_scalars() {
     s.bias_correction2 = 1 - 0.95 * 0.95 * 0.95;
     s.inverse_weight_sum = 1.0 / 7.0;
     s.temperature = 0.8;
-    s.sample_key = 11;
-    s.sample_counter = 3;
+    s.top_p = 1;
+    s.repetition_penalty = 1;
     return s;
 }
 
@@ -193,6 +200,8 @@ class BoundCase {
                 return half_value(case_.dtype(i), at<uint16_t>(i)[j]);
             case Dtype::u16:
                 return static_cast<double>(at<uint16_t>(i)[j]);
+            case Dtype::u8:
+                return static_cast<double>(at<uint8_t>(i)[j]);
             default:
                 return static_cast<double>(at<float>(i)[j]);
         }
@@ -215,6 +224,9 @@ class BoundCase {
             case Dtype::u16:
                 at<uint16_t>(i)[j] = static_cast<uint16_t>(value);
                 break;
+            case Dtype::u8:
+                at<uint8_t>(i)[j] = static_cast<uint8_t>(value);
+                break;
             default:
                 at<float>(i)[j] = static_cast<float>(value);
         }
@@ -224,6 +236,7 @@ class BoundCase {
         return reinterpret_cast<T*>(operand_[i].data());
     }
     Buffer& operand(int i) { return operand_[i]; }
+    Buffer& scratch() { return scratch_; }
     KernelCase& kernel_case() { return case_; }
 
   private:

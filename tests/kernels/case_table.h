@@ -91,6 +91,18 @@ inline KernelCase norm_backward_case(int64_t rows, int64_t d, NormKind kind, boo
     return c;
 }
 
+// With `sequences` > 0 each row names which of them it is.
+inline KernelCase sample_case(int64_t rows, int64_t vocabulary, int64_t sequences = 0) {
+    KernelCase c;
+    c.kind = OpKind::sample;
+    c.name = case_name(c.kind, {rows, vocabulary, sequences});
+    c.shape[0] = make_shape(rows);
+    c.shape[1] = make_shape(rows, vocabulary);
+    c.shape[2] = make_shape(sequences > 0 ? sequences : rows, vocabulary);
+    c.shape[3] = make_shape(sequences > 0 ? sequences : rows, 2);
+    if (sequences > 0) c.shape[4] = make_shape(rows);
+    return c;
+}
 struct Epilogue {
     bool bias, gelu, pre, residual;
 };
@@ -100,7 +112,7 @@ inline KernelCase matmul_case(int64_t n, int64_t i, int64_t o, Epilogue e) {
     const std::string variant = std::string(e.bias ? "b" : "") + (e.gelu ? "g" : "") +
                                 (e.pre ? "p" : "") + (e.residual ? "r" : "");
     c.name = case_name(c.kind, {n, i, o}, variant.c_str());
-    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0, 0};
+    c.attrs.matmul = {e.gelu ? Activation::gelu_tanh : Activation::none, 0, 0, 0};
     c.shape[0] = make_shape(n, o);
     if (e.pre) c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(n, i);
@@ -113,7 +125,7 @@ inline KernelCase matmul_dx_case(int64_t n, int64_t i, int64_t o, bool accumulat
     KernelCase c;
     c.kind = OpKind::matmul_dx;
     c.name = case_name(c.kind, {n, i, o, accumulate});
-    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0, 0};
+    c.attrs.matmul = {Activation::none, accumulate ? 1 : 0, 0, 0};
     c.shape[0] = make_shape(n, i);
     c.shape[1] = make_shape(n, o);
     c.shape[2] = make_shape(o, i);
@@ -163,11 +175,14 @@ struct Heads {
     int64_t query, kv, size;
 };
 // kind: rope, attention, attention_backward, attention_cached (cache: positions of the cache).
-inline KernelCase attention_case(OpKind kind, int64_t b, int64_t t, Heads h, int64_t cache = 0) {
+// With `sequences` > 0 (cached only) each row names which of them it is.
+inline KernelCase attention_case(OpKind kind, int64_t b, int64_t t, Heads h, int64_t cache = 0,
+                                 int64_t sequences = 0) {
     KernelCase c;
     c.kind = kind;
     c.name = case_name(kind, {b, t, h.query, h.kv, h.size});
     if (kind == OpKind::attention_cached) c.name += "_" + std::to_string(cache);
+    if (sequences > 0) c.name += "_of_" + std::to_string(sequences);
     c.attrs.attention = {1.0 / std::sqrt(static_cast<double>(h.size)),
                          10000.0,
                          static_cast<int32_t>(h.query),
@@ -176,12 +191,14 @@ inline KernelCase attention_case(OpKind kind, int64_t b, int64_t t, Heads h, int
                          0};
     const Shape qkv = make_shape(b, t, (h.query + 2 * h.kv) * h.size);
     const Shape o = make_shape(b, t, h.query * h.size), lse = make_shape(b, h.query, t);
-    const Shape bt = make_shape(b, t), kv = make_shape(b, cache, h.kv, h.size);
+    const Shape bt = make_shape(b, t);
+    const Shape kv = make_shape(sequences > 0 ? sequences : b, cache, h.kv, h.size);
     std::vector<Shape> shapes;
     if (kind == OpKind::rope) shapes = {qkv, bt};
     if (kind == OpKind::attention) shapes = {o, lse, qkv, bt};
     if (kind == OpKind::attention_backward) shapes = {qkv, o, qkv, o, lse, bt};
     if (kind == OpKind::attention_cached) shapes = {o, kv, kv, qkv, bt};
+    if (sequences > 0) shapes.push_back(make_shape(b));
     for (size_t i = 0; i < shapes.size(); ++i) c.shape[i] = shapes[i];
     return c;
 }
@@ -282,6 +299,7 @@ inline std::vector<KernelCase> small_cases() {
         cases.push_back(attention_case(OpKind::attention_backward, 1, 64, odd[i]));
         cases.push_back(attention_case(OpKind::attention_cached, 2, tokens[i], odd[i], 150));
         cases.push_back(attention_case(OpKind::attention_cached, 3, 1 + i % 4, odd[i], 97));
+        cases.push_back(attention_case(OpKind::attention_cached, 2, tokens[i], odd[i], 140, 5));
     }
     cases.push_back(select_case(1, 1, 1));
     cases.push_back(select_case(3, 5, 19));
@@ -346,9 +364,7 @@ inline std::vector<KernelCase> model_cases(int64_t b, int64_t t, int64_t d, int6
     cases.push_back(attention_case(OpKind::attention_cached, 1, t / 2, heads, t));
     cases.push_back(head_loss_case(false, n, d, v, n < 512 ? n : 512));
     cases.push_back(head_loss_case(true, n, d, v, n < 512 ? n : 512));
-    KernelCase sample = flat_case(OpKind::sample, 1);
-    sample.shape[1] = make_shape(1, v);
-    cases.push_back(sample);
+    cases.push_back(sample_case(1, v));
     for (const OpKind kind : {OpKind::add, OpKind::fold, OpKind::grad_norm, OpKind::adamw,
                               OpKind::init, OpKind::zero, OpKind::digest})
         cases.push_back(flat_case(kind, v * d / 4));

@@ -7,64 +7,6 @@ namespace {
 
 class Inference : public ::testing::TestWithParam<Isa> {};
 
-KernelCase sample_case(int64_t b, int64_t v) {
-    KernelCase c = flat_case(OpKind::sample, b);
-    c.shape[1] = make_shape(b, v);
-    return c;
-}
-
-TEST_P(Inference, GreedyTakesTheLowestOfEquals) {
-    const KernelCase c = sample_case(3, 101);
-    Values values = fill_case(c, 1);
-    for (const int64_t at : {17, 18, 100}) values[1][static_cast<size_t>(at)] = 9.0;
-    values[1][101] = 9.0;
-    std::fill(values[1].begin() + 202, values[1].end(), -3.0);
-    BoundCase bound(c, values, GetParam(), 2);
-    bound.scalars.temperature = 0;
-    bound.run();
-    EXPECT_EQ(bound.at<int32_t>(0)[0], 17);
-    EXPECT_EQ(bound.at<int32_t>(0)[1], 0);
-    EXPECT_EQ(bound.at<int32_t>(0)[2], 0);
-}
-
-// Frequencies of 20,000 draws are within five standard deviations of softmax(logits / T), draws are
-// repeatable, and the key matters.
-TEST_P(Inference, SamplingFollowsTheSoftmax) {
-    const int64_t batch = 200, vocabulary = 7;
-    const KernelCase c = sample_case(batch, vocabulary);
-    Values values = fill_case(c, 2);
-    for (int64_t i = 0; i < batch * vocabulary; ++i)
-        values[1][static_cast<size_t>(i)] = static_cast<double>(i % vocabulary) * 0.5;
-    BoundCase bound(c, values, GetParam(), 1);
-    std::vector<double> count(static_cast<size_t>(vocabulary));
-    std::vector<int32_t> draws;
-    for (uint64_t turn = 0; turn < 100; ++turn) {
-        bound.scalars.sample_counter = turn;
-        bound.run();
-        for (int64_t b = 0; b < batch; ++b) {
-            draws.push_back(bound.at<int32_t>(0)[b]);
-            count.at(static_cast<size_t>(draws.back())) += 1;
-        }
-    }
-    double total = 0;
-    for (int64_t i = 0; i < vocabulary; ++i) total += std::exp(static_cast<double>(i) * 0.5 / 0.8);
-    const double n = static_cast<double>(draws.size());
-    for (int64_t i = 0; i < vocabulary; ++i) {
-        const double p = std::exp(static_cast<double>(i) * 0.5 / 0.8) / total;
-        EXPECT_NEAR(count[static_cast<size_t>(i)] / n, p, 5 * std::sqrt(p * (1 - p) / n)) << i;
-    }
-    bound.scalars.sample_counter = 99;
-    bound.run();
-    for (int64_t b = 0; b < batch; ++b)
-        EXPECT_EQ(bound.at<int32_t>(0)[b], draws[static_cast<size_t>(99 * batch + b)]);
-    bound.scalars.sample_key += 1;
-    bound.run();
-    int64_t same = 0;
-    for (int64_t b = 0; b < batch; ++b)
-        same += bound.at<int32_t>(0)[b] == draws[static_cast<size_t>(99 * batch + b)] ? 1 : 0;
-    EXPECT_LT(same, batch * 3 / 4);
-}
-
 // Attention with a cache, prefilled in any chunks and decoded token by token, is attention: the
 // same sums in another order, each output an average of values of size about 1, so within a few
 // hundred ulps of 1 at most and in fact within 1e-6.
@@ -118,6 +60,34 @@ TEST_P(Inference, CachedAttentionOfAnyChunkingIsAttention) {
     }
 }
 
+// A row that streams its weights has the same bits among any number of rows.
+TEST_P(Inference, ARowOfADecodeDependsOnNoOther) {
+    const int64_t rows_max = 21;
+    for (const auto& [inputs, outputs] : {std::pair<int64_t, int64_t>{37, 19}, {64, 150}}) {
+        const Epilogue epilogue{true, true, false, true};
+        KernelCase whole = matmul_case(rows_max, inputs, outputs, epilogue);
+        whole.attrs.matmul.by_row = 1;
+        const Values values = fill_case(whole, 5);
+        BoundCase all(whole, values, GetParam(), 2);
+        all.run();
+        for (int64_t rows = 1; rows < rows_max; ++rows) {
+            KernelCase part = matmul_case(rows, inputs, outputs, epilogue);
+            part.attrs.matmul.by_row = 1;
+            // The last rows of all.
+            Values v = values;
+            const int64_t skipped = rows_max - rows;
+            v[2].erase(v[2].begin(), v[2].begin() + skipped * inputs);
+            v[5].erase(v[5].begin(), v[5].begin() + skipped * outputs);
+            BoundCase some(part, v, GetParam(), 1);
+            some.run();
+            ASSERT_EQ(std::memcmp(some.at<float>(0), all.at<float>(0) + skipped * outputs,
+                                  static_cast<size_t>(rows * outputs) * sizeof(float)),
+                      0)
+                << rows << " rows of " << inputs << " to " << outputs;
+        }
+    }
+}
+
 TEST_P(Inference, LossIgnoresATargetOfWeightZeroOnly) {
     const KernelCase c = head_loss_case(true, 5, 8, 33, 2);
     Values values = fill_case(c, 6);
@@ -148,6 +118,23 @@ TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
             EXPECT_EQ(table.kernel[kind][0] == nullptr, host) << kind;
         }
     }
+}
+
+// An op with operands of the value dtype has kernels of all three; the digest of f16 weights is
+// that of their f32 masters.
+TEST(Dispatch, OpsOnValuesHaveKernelsOfEveryValueDtype) {
+    for (const Isa isa : host_isas())
+        for (int kind = 0; kind < kOpKindCount; ++kind) {
+            const OpRow& row = op_row(static_cast<OpKind>(kind));
+            bool values = false;
+            for (int i = 0; i < row.operand_count; ++i)
+                values |= row.operand[i].rule != DtypeRule::fixed;
+            const Kernel* kernel = kernel_table(isa).kernel[kind];
+            EXPECT_EQ(kernel[value_index(Dtype::bf16)] != nullptr, values) << row.name;
+            EXPECT_EQ(kernel[value_index(Dtype::f16)] != nullptr,
+                      values && row.kind != OpKind::digest)
+                << row.name;
+        }
 }
 
 TEST(Dispatch, DeviceRecords) {
@@ -181,6 +168,13 @@ TEST(Traits, ScratchGrowsWithThreadsAndIsZeroWhereNothingIsNeeded) {
         EXPECT_EQ(bytes(matmul_case(1, 768, 50257, {}), one), 0);
         EXPECT_EQ(bytes(flat_case(OpKind::adamw, 1000), four), 0);
         EXPECT_GT(bytes(matmul_case(64, 64, 64, {}), one), 0);
+        KernelCase decode = matmul_case(64, 64, 64, {});
+        decode.attrs.matmul.by_row = 1;
+        EXPECT_EQ(bytes(decode, four), 0);
+        // One row of fp64 weights for each thread that has a row.
+        EXPECT_EQ(bytes(sample_case(1, 1000), four), 8000);
+        EXPECT_EQ(bytes(sample_case(3, 1000), four), 24000);
+        EXPECT_EQ(bytes(sample_case(9, 1000), four), 32000);
     }
 }
 

@@ -264,9 +264,12 @@ struct Reference {
         const auto place = [&](int64_t b, int64_t p, int64_t g, int64_t d) {
             return ((b * cache + p) * g_count + g) * k + d;
         };
+        const auto sequence = [&](int64_t b) {
+            return c.shape[5].rank > 0 ? static_cast<int64_t>(index(5, b)) : b;
+        };
         for (int64_t n = 0; n < c.shape[0].rows(); ++n)
             for (int64_t i = 0; index(4, n) >= 0 && i < g_count * k; ++i) {
-                const int64_t to = place(n / t_count, index(4, n), 0, i);
+                const int64_t to = place(sequence(n / t_count), index(4, n), 0, i);
                 at(1, to) = at(3, n * width + a.heads * k + i);
                 at(2, to) = at(3, n * width + (a.heads + g_count) * k + i);
             }
@@ -275,7 +278,7 @@ struct Reference {
                 T* o = &at(0, (n * a.heads + h) * k);
                 std::fill(o, o + k, T(0));
                 if (index(4, n) < 0) continue;
-                const int64_t b = n / t_count, g = h / (a.heads / g_count);
+                const int64_t b = sequence(n / t_count), g = h / (a.heads / g_count);
                 attend(
                     &at(3, n * width + h * k), 0, index(4, n) + 1,
                     [&](int64_t j, int64_t d) { return at(1, place(b, j, g, d)); },

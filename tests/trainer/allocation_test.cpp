@@ -40,7 +40,8 @@ TEST_F(Allocation, TrainingEvaluatingGeneratingAndSavingAllocateNothing) {
     StateIo state(session);
     state.prepare_folder();
     TextSampler sampler(session, valid);
-    StepLog log(path("run"), 0, 50);
+    EventFile events(path("run"), 0);
+    StepLog log(path("run"), 0, 50, 1, &events);
     StopRequest stop(path("run"));
     PeakMemory peak;
     BackgroundSave saver(state);

@@ -60,7 +60,17 @@ TEST_F(StepLogFile, LinesHaveExactlyTheirKeys) {
         report.waited_s = 0.125;
         report.waited_count = 3;
         log.saved(1, report);
+        log.started("{\"step\":1,\"plan\":{}}\n");
+        PeakMemory peak;
+        peak.sample();
+        log.ended(1, peak);
     }
+    EXPECT_EQ(this->log("plan"),
+              (std::vector<nlohmann::json>{{{"step", 1}, {"plan", nlohmann::json::object()}}}));
+    const auto ends = this->log("peak_bytes");
+    ASSERT_EQ(ends.size(), 1u);
+    EXPECT_EQ(keys(ends[0]), (std::vector<std::string>{"mapped_file_bytes", "peak_bytes", "step"}));
+    EXPECT_GT(ends[0]["peak_bytes"].get<int64_t>(), 0);
     const auto steps = this->log("loss");
     ASSERT_EQ(steps.size(), 1u);
     EXPECT_EQ(keys(steps[0]),

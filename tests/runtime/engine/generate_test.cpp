@@ -18,12 +18,14 @@ using Logits = std::vector<float>;
 class GenerateTest : public testing::TestWithParam<const char*> {
   protected:
     std::unique_ptr<Session> make_session(int64_t prefill_chunk, int32_t threads = 1,
+                                          int64_t batch = 1,
                                           ComputeDtype dtype = ComputeDtype::fp32) {
         GoldenRun run;
         run.dtype = dtype;
         run.threads = threads;
         RunConfig config = golden_config(golden_, run);
         config.run.generate.prefill_chunk = prefill_chunk;
+        config.run.generate.batch = batch;
         auto session = std::make_unique<Session>(config, Purpose::generate);
         set_golden_weights(*session);
         return session;
@@ -36,8 +38,22 @@ class GenerateTest : public testing::TestWithParam<const char*> {
         return tokens;
     }
 
-    Logits logits(const Generator& generator) const {
-        return Logits(generator.logits(), generator.logits() + golden_.vocab_size);
+    Logits logits(const Generator& generator, int64_t sequence = 0) const {
+        const float* first = generator.logits(sequence);
+        return Logits(first, first + golden_.vocab_size);
+    }
+
+    // A sequence by itself: its tokens and the logits of the last one.
+    struct Alone {
+        std::vector<int32_t> tokens;
+        Logits logits;
+    };
+    Alone alone(Generator& generator, const std::vector<int32_t>& prompt, int64_t count,
+                const SamplingSettings& sampling) const {
+        Alone made;
+        made.tokens = continuation(generator, prompt, count, sampling);
+        made.logits = logits(generator);
+        return made;
     }
 
     // Largest difference over the largest reference value.
@@ -70,7 +86,7 @@ class GenerateTest : public testing::TestWithParam<const char*> {
 TEST_P(GenerateTest, LogitsIn16BitsAreThoseOfPyTorch) {
     for (const auto& [dtype, bound] :
          {std::pair{ComputeDtype::bf16, 2e-2}, std::pair{ComputeDtype::fp16, 5e-3}}) {
-        const auto session = make_session(5, 1, dtype);
+        const auto session = make_session(5, 1, 1, dtype);
         Generator generator(*session);
         const GoldenForward& forward = golden_.forward;
         double worst = 0;
@@ -144,7 +160,7 @@ TEST_P(GenerateTest, TheWholeContextIsUsed) {
     EXPECT_EQ(generator.start(text.data(), context, {}), token);
     EXPECT_LE(difference(logits(generator), decoded), 1e-5);
     EXPECT_EQ(generator.position(), context);
-    EXPECT_DEATH(generator.next(), "position_ < context_");
+    EXPECT_DEATH(generator.next(), "position\\(n\\) < context_");
     EXPECT_DEATH(generator.start(text.data(), context + 1, {}), "count <= context_");
     EXPECT_DEATH(generator.start(text.data(), 0, {}), "count >= 1");
 }
@@ -164,6 +180,91 @@ TEST_P(GenerateTest, GreedyTextDependsOnThePromptAlone) {
     Generator other(*two_threads);
     EXPECT_EQ(continuation(other, prompt(6), 20, {}), text);
     EXPECT_EQ(logits(other), last) << "two threads";
+}
+
+// Bit for bit: no matter how many sequences the plan has, which row one is in, what the others are,
+// when they start and end, and how many threads work.
+TEST_P(GenerateTest, ASequenceDependsOnNoOther) {
+    SamplingSettings sampling{0.9, 3, 20, 0.9, 1.2};
+    for (const auto& [batch, dtype] : {std::pair{2, ComputeDtype::fp32},
+                                       {3, ComputeDtype::fp32},
+                                       {11, ComputeDtype::fp32},
+                                       {2, ComputeDtype::bf16},
+                                       {11, ComputeDtype::bf16}}) {
+        const auto single = make_session(4, 1, 1, dtype);
+        Generator one(*single);
+        const auto session = make_session(4, 2, batch, dtype);
+        Generator generator(*session);
+        ASSERT_EQ(generator.batch(), batch);
+        for (const double temperature : {0.0, 0.9}) {
+            sampling.temperature = temperature;
+            const auto prompt_of = [&](int64_t n) { return prompt(1 + 3 * n % 8); };
+            const auto seeded = [&](int64_t n) {
+                SamplingSettings own = sampling;
+                own.seed += static_cast<uint64_t>(n);
+                return own;
+            };
+            for (int64_t n = 0; n + 1 < batch; ++n) {
+                const std::vector<int32_t> text = prompt_of(n);
+                generator.start(text.data(), static_cast<int64_t>(text.size()), seeded(n), n);
+                EXPECT_EQ(generator.new_count(n), 1);
+            }
+            for (int step = 1; step < 6; ++step) generator.next();
+            // One ends early, the last one starts late.
+            generator.stop(0);
+            EXPECT_EQ(generator.position(0), -1);
+            const std::vector<int32_t> late = prompt(9);
+            generator.start(late.data(), 9, seeded(77), batch - 1);
+            EXPECT_EQ(logits(generator, batch - 1), alone(one, late, 1, seeded(77)).logits);
+            for (int step = 6; step < 12; ++step) generator.next();
+            for (int64_t n = 0; n < batch; ++n) {
+                const bool last = n + 1 == batch;
+                const int64_t count = n == 0 ? 6 : last ? 7 : 12;
+                ASSERT_EQ(generator.new_count(n), count);
+                const Alone wanted =
+                    alone(one, last ? late : prompt_of(n), count, seeded(last ? 77 : n));
+                const int32_t* found = generator.new_tokens(n);
+                EXPECT_EQ(std::vector<int32_t>(found, found + count), wanted.tokens)
+                    << n << " of " << batch << ", temperature " << temperature;
+                if (n == 0) continue;
+                EXPECT_EQ(logits(generator, n), wanted.logits) << n << " of " << batch;
+                EXPECT_EQ(generator.position(n),
+                          (last ? 9 : static_cast<int64_t>(prompt_of(n).size())) + count - 1);
+            }
+        }
+    }
+}
+
+// Caches, logits and all else that a sequence needs are in the plan once for each.
+TEST_P(GenerateTest, ThePlanHasACacheForEachSequence) {
+    const auto bytes = [&](int64_t batch, Arena arena) {
+        return make_session(4, 1, batch)->plan().arena_bytes[static_cast<int>(arena)];
+    };
+    const int64_t caches = 2 * bytes(1, Arena::kv_cache);
+    EXPECT_GT(caches, 0);
+    EXPECT_EQ(2 * bytes(5, Arena::kv_cache), 5 * caches);
+    EXPECT_EQ(bytes(5, Arena::weights), bytes(1, Arena::weights));
+    EXPECT_GE(bytes(5, Arena::io) - bytes(1, Arena::io), 4 * 5 * golden_.vocab_size);
+}
+
+// What was seen is what stands in the sequence: a penalty that no logit outweighs forbids all of
+// it, until the sequence is started anew.
+TEST_P(GenerateTest, TheRepetitionPenaltySeesPromptAndText) {
+    const auto session = make_session(4, 1, 2);
+    Generator generator(*session);
+    SamplingSettings sampling;
+    sampling.repetition_penalty = 1000;
+    for (int round = 0; round < 2; ++round) {
+        std::vector<int32_t> text = prompt(6);
+        text.push_back(generator.start(text.data(), 6, sampling, 0));
+        const std::vector<int32_t> other = prompt(12);
+        generator.start(other.data(), 12, sampling, 1);
+        for (int i = 0; i < 15; ++i) text.push_back(generator.next());
+        // The seen logits above 0 have shrunk to nothing; an unseen one above 0 is larger.
+        for (size_t i = 6; i < text.size(); ++i)
+            EXPECT_EQ(std::count(text.begin(), text.begin() + static_cast<int64_t>(i), text[i]), 0)
+                << "round " << round << " token " << i;
+    }
 }
 
 TEST_P(GenerateTest, SampledTextDependsOnTheSeed) {
@@ -209,12 +310,13 @@ TEST_P(GenerateTest, SamplingFollowsTheModel) {
 
 TEST_P(GenerateTest, AllocatesNothing) {
     if (!seal_is_enforced()) GTEST_SKIP() << "sanitizers own the allocator";
-    const auto session = make_session(4, 2);
+    const auto session = make_session(4, 2, 3);
     Generator generator(*session);
     const std::vector<int32_t> text = prompt(6);
+    const SamplingSettings sampling{0.8, 1, 10, 0.9, 1.1};
     session->seal();  // from here on an allocation outside a library scope aborts
     for (int round = 0; round < 10; ++round) {
-        generator.start(text.data(), 6, {});
+        for (int64_t n = 0; n < 3; ++n) generator.start(text.data(), 6, sampling, n);
         for (int i = 0; i < 20; ++i) generator.next();
     }
     unseal();

@@ -195,6 +195,59 @@ TEST(ModelProgram, PhasesOfTrainingAndGeneration) {
     }
 }
 
+TEST(ModelProgram, ScoringIsTheEvaluationAlone) {
+    const std::vector<std::string> batch = {"--batch.micro_batch=2", "--batch.global_batch=6"};
+    const Program train = program_of("tiny", batch);
+    const Program score = program_of("tiny", batch, Purpose::score);
+    ASSERT_EQ(score.phases.size(), 2u);
+    EXPECT_NE(score.phase(PhaseKind::load), nullptr);
+    EXPECT_EQ(score.phase(PhaseKind::evaluate)->entries.size(), 1u);
+    EXPECT_EQ(score.micro_batch_count, 1);
+    for (const Tensor& tensor : score.tensors) {
+        EXPECT_NE(tensor.role, Role::grad) << tensor.name;
+        EXPECT_NE(tensor.role, Role::moment) << tensor.name;
+        EXPECT_NE(tensor.role, Role::kv_cache) << tensor.name;
+    }
+    const auto ops = [](const Program& program) {
+        const Section& s =
+            program.sections[static_cast<size_t>(program.section(SectionKind::evaluate))];
+        std::vector<OpKind> kinds;
+        for (int i = s.first_op; i < s.first_op + s.op_count; ++i)
+            kinds.push_back(program.ops[static_cast<size_t>(i)].kind);
+        return kinds;
+    };
+    EXPECT_EQ(ops(score), ops(train));
+}
+
+TEST(ModelProgram, ABatchHasACacheForEachSequence) {
+    const Program program = program_of("tiny", {"--generate.batch=3"}, Purpose::generate);
+    for (const Tensor& tensor : program.tensors)
+        if (tensor.role == Role::kv_cache) {
+            EXPECT_EQ(tensor.shape.dim[0], 3) << tensor.name;
+        }
+    const auto dims = [&](TensorId id) {
+        return program.tensors[static_cast<size_t>(id)].shape.dim[0];
+    };
+    EXPECT_EQ(dims(program.io.prompt_tokens), 1);
+    EXPECT_EQ(dims(program.io.next_token), 3);
+    EXPECT_EQ(dims(program.io.logits), 3);
+    // Training samples one text, whatever the batch.
+    const Program train = program_of("tiny", {"--generate.batch=3"});
+    EXPECT_EQ(train.tensors[static_cast<size_t>(train.io.logits)].shape.dim[0], 1);
+    // The bits of a decode's rows depend on no other row, those of a prefill need not.
+    for (const SectionKind kind : {SectionKind::prefill, SectionKind::decode}) {
+        const Section& s = program.sections[static_cast<size_t>(program.section(kind))];
+        int by_row = 0, matmuls = 0;
+        for (int i = s.first_op; i < s.first_op + s.op_count; ++i) {
+            const Op& op = program.ops[static_cast<size_t>(i)];
+            if (op.kind != OpKind::matmul) continue;
+            ++matmuls;
+            by_row += op.attrs.matmul.by_row;
+        }
+        EXPECT_EQ(by_row, kind == SectionKind::decode ? matmuls : 1) << section_kind_name(kind);
+    }
+}
+
 TEST(ModelProgram, TheCacheHoldsTheContextAskedFor) {
     const Program program = program_of("tiny", {"--generate.context=24"}, Purpose::generate);
     int caches = 0;
