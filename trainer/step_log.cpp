@@ -174,8 +174,7 @@ void StepLog::step(const StepLine& line) noexcept {
         say("  skipped: the gradients of step {} are not finite; nothing was changed ({} skipped "
             "so far)",
             line.step, line.skipped);
-    if (line.skipped_now && line.loss_scale > 0)
-        say("  the loss scale is now {}", line.loss_scale);
+    if (line.skipped_now && line.loss_scale > 0) say("  the loss scale is now {}", line.loss_scale);
     char loss_scale[48] = "";
     if (line.loss_scale > 0)
         *fmt::format_to_n(loss_scale, sizeof loss_scale - 1, ",\"loss_scale\":{}", line.loss_scale)

@@ -41,7 +41,7 @@ struct StepLine {
     int64_t skipped = 0;  // steps without an update since the run began
     bool skipped_now = false;
     double loss_scale = 0;  // after the step; 0: none
-    double left_s = 0;  // estimate to the end
+    double left_s = 0;      // estimate to the end
 };
 
 // "950", "12.3K", "4.56M", "7.89G"; "42s", "3m07s", "2h05m", "3d04h".

@@ -307,10 +307,9 @@ Hash128 StateIo::digest_of_unknown_state(CheckpointReader& reader, const CodecSt
     Hash128 sum;
     for (int64_t t = 0; t < reader.tensor_count(); ++t) {
         const TensorRecord& stored = reader.tensor(t);
-        const bool known =
-            std::any_of(records_.begin(), records_.end(), [&](const TensorRecord& record) {
-                return tensor_key(record) == tensor_key(stored);
-            });
+        const bool known = std::any_of(
+            records_.begin(), records_.end(),
+            [&](const TensorRecord& record) { return tensor_key(record) == tensor_key(stored); });
         if (known || std::string_view(stored.stream) != "state" ||
             tensor_dtype(stored) != Dtype::f32)
             continue;

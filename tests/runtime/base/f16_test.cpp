@@ -18,10 +18,10 @@ TEST(F16, EveryPatternIsExactAndComesBack) {
             continue;
         }
         EXPECT_EQ(f16_bits(value), half);
-        const double magnitude =
-            exponent == 31   ? std::numeric_limits<double>::infinity()
-            : exponent == 0 ? std::ldexp(mantissa, -24)
-                            : std::ldexp(1024 + mantissa, static_cast<int>(exponent) - 25);
+        const double magnitude = exponent == 31 ? std::numeric_limits<double>::infinity()
+                                 : exponent == 0
+                                     ? std::ldexp(mantissa, -24)
+                                     : std::ldexp(1024 + mantissa, static_cast<int>(exponent) - 25);
         EXPECT_EQ(std::fabs(value), magnitude);
         EXPECT_EQ(std::signbit(value), bits >> 15 != 0);
     }
