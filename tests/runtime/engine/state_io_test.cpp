@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 #include <functional>
 
@@ -47,12 +48,17 @@ struct StateIoTest : ::testing::Test {
         for (const StepEntry& entry : find_steps(folder)) found.push_back(entry.step);
         return found;
     }
-    // Flips a bit of tensor data, which only reading all of a checkpoint finds.
+    // Flips a bit of the first chunk, which only reading tensors finds: of a param, which inference
+    // reads too.
     std::string damage(int64_t step) const {
         const std::string path = step_path(step);
         const std::string data = path + "/data-00000.pck";
         std::vector<uint8_t> bytes = read_bytes(data);
-        bytes[bytes.size() / 2] ^= 1;
+        DataHeader header;
+        std::memcpy(&header, bytes.data(), sizeof header);
+        const size_t first =
+            sizeof header + static_cast<size_t>(header.tensor_count) * sizeof(TensorRecord);
+        bytes[first + 16] ^= 1;
         write_bytes(data, bytes);
         return path;
     }
