@@ -107,7 +107,6 @@ global_batch = $global_batch             # sequences
 [train]
 steps = $steps
 seed = 1
-dtype = "fp32"
 lr = $lr
 min_lr = 1e-4
 warmup_steps = $((warmup_steps < steps ? warmup_steps : steps - 1))

@@ -162,7 +162,7 @@ std::string verdict(const Program& program, const Plan& plan, const ReportSubjec
     const int64_t needed = needed_bytes(plan);
     std::string text;
     if (const int64_t parameters = parameters_of(program); parameters > 0)
-        text += fmt::format("  {:.2f} bytes per parameter; of its state{}\n",
+        text += fmt::format("  {:.2f} bytes per parameter; kept:{}\n",
                             static_cast<double>(needed) / static_cast<double>(parameters),
                             state_text(plan, parameters));
     const int64_t memory = subject.memory_bytes;
