@@ -53,8 +53,11 @@ TrainResult TrainLoop::run() noexcept {
         if (skipped_in_a_row_ == kSkippedInARowMax) {
             result_.end = TrainEnd::not_finite;
             report_save();
-            // The skipped steps changed nothing, so a save since the last good one has its state.
-            if (parts_.saver != nullptr && saved_step_ < good_.step) save(good_);
+            // A save since the last good step has its weights and moments.
+            if (parts_.saver != nullptr && saved_step_ < good_.step) {
+                restore_loss_scale();
+                save(good_);
+            }
             break;
         }
         // Whoever asks the run to stop may not wait for an evaluation.
@@ -184,6 +187,15 @@ void TrainLoop::evaluate_now() noexcept {
     const double loss = evaluate(parts_.session, *parts_.valid, config_.run.train.eval_batches);
     parts_.log.evaluation(record_.step, loss, now_s() - begin_s);
     if (parts_.sampler != nullptr) parts_.log.sample(record_.step, parts_.sampler->sample());
+}
+
+// All that the steps skipped since the last good one have changed.
+void TrainLoop::restore_loss_scale() noexcept {
+    const TensorId id = parts_.session.program().io.loss_scale;
+    if (id == kNoTensor) return;
+    float* loss_scale = parts_.session.executor().data<float>(id);
+    loss_scale[0] = static_cast<float>(good_.loss_scale);
+    loss_scale[1] = static_cast<float>(good_.loss_scale_good_steps);
 }
 
 // As the state is now, though it is written later.

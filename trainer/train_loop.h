@@ -2,9 +2,10 @@
 // steps it evaluates, samples, saves and looks for a request to stop. It runs after seal and
 // allocates nothing. A save runs beside the steps that follow it, whose updates wait until it has
 // passed their units; it is reported in the step in which it ends, and one that is due before that
-// waits. A step whose gradients are not finite changes nothing (adamw sees to that), is
-// counted, and the third in a row ends the run: the state is then still that of the last good step,
-// and is saved as that step. In fp16 only steps at a loss scale of 1 count towards the three.
+// waits. A step whose gradients are not finite changes no weight and no moment (adamw sees to
+// that), is counted, and the third in a row ends the run: the last good step is then saved as it
+// was. In fp16 such a step makes the loss scale fall, and only those at a loss scale of 1 count
+// towards the three.
 // Path: hot.
 #pragma once
 
@@ -56,6 +57,7 @@ class TrainLoop {
     void run_entries() noexcept;
     void step() noexcept;
     void evaluate_now() noexcept;
+    void restore_loss_scale() noexcept;
     void save(const RunRecord& record) noexcept;
     void report_save() noexcept;
 

@@ -22,11 +22,13 @@ constexpr auto kMappedBytes = static_cast<size_t>(kGuardBytes + kSavingStackByte
 char* map_stack() {
     void* mapped = ::mmap(nullptr, kMappedBytes, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_POPULATE, -1, 0);
-    if (mapped == MAP_FAILED || ::mprotect(mapped, kGuardBytes, PROT_NONE) != 0)
-        throw Error(ExitCode::does_not_fit,
-                    fmt::format("cannot map {} bytes for the saving thread's stack: {}",
-                                kMappedBytes, std::strerror(errno)));
-    return static_cast<char*>(mapped);
+    if (mapped != MAP_FAILED && ::mprotect(mapped, kGuardBytes, PROT_NONE) == 0)
+        return static_cast<char*>(mapped);
+    const int code = errno;
+    if (mapped != MAP_FAILED) ::munmap(mapped, kMappedBytes);
+    throw Error(ExitCode::does_not_fit,
+                fmt::format("cannot map {} bytes for the saving thread's stack: {}", kMappedBytes,
+                            std::strerror(code)));
 }
 
 }  // namespace
@@ -98,7 +100,7 @@ void BackgroundSave::start(const RunRecord& record) noexcept {
     outcome_.report.waited_s = waited_s_;
     outcome_.report.waited_count = waited_count();
     waited_s_ = stall_s_ = 0;
-    progress_.begin();
+    progress_.begin(state_.first_unit());
     set(Phase::running);
 }
 

@@ -19,8 +19,8 @@ inline double seconds_since(std::chrono::steady_clock::time_point start) noexcep
 
 class SaveProgress {
   public:
-    // By the thread that trains, before the save may start: nothing is passed.
-    void begin() noexcept { reading_.store(kStateOfNoUnit, std::memory_order_relaxed); }
+    // By the thread that trains, before the save may start: it will read from `first` on.
+    void begin(UnitId first) noexcept { reading_.store(first, std::memory_order_relaxed); }
 
     // By the thread that saves: it reads `unit` from here on, so those before it are passed.
     void reading(UnitId unit) noexcept {
@@ -47,7 +47,6 @@ class SaveProgress {
     int64_t stalls() const noexcept { return stalls_.load(std::memory_order_relaxed); }
 
   private:
-    static constexpr UnitId kStateOfNoUnit = -1;
     static constexpr UnitId kNothing = std::numeric_limits<UnitId>::max();
     std::atomic<UnitId> reading_{kNothing};
     std::atomic<int64_t> stalls_{0};

@@ -75,6 +75,8 @@ class StateIo {
     // bytes that are written. `progress` (may be absent) says what may change again.
     Status save(const RunRecord& record, SaveReport* report,
                 SaveProgress* progress = nullptr) noexcept;
+    // Whose state save reads first: kNoUnit only where there is state of no unit.
+    UnitId first_unit() const noexcept { return places_.front().unit; }
     // Removes old checkpoints of this run beyond checkpoint.keep.
     Status prune(int* removed) noexcept;
 

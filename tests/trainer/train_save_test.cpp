@@ -71,7 +71,8 @@ class TrainSave : public TrainFolder {
         for (const std::string& setting :
              {std::string("train.steps=20"), "train.stop_at=" + std::to_string(last),
               std::string("checkpoint.keep=20"), "checkpoint.every=" + std::to_string(every),
-              "checkpoint.dir=" + path(run), "data.train=" + path("data/train.bin")})
+              "checkpoint.dir=" + path(run), "data.train=" + path("data/train.bin"),
+              "train.dtype=" + dtype_})
             settings.push_back(setting);
         const RunConfig config =
             parse_run(contents_of(path("run.toml")), "run.toml", folder_, settings);
@@ -159,6 +160,34 @@ class TrainSave : public TrainFolder {
         return std::find(unit_starts_.begin(), unit_starts_.end(), write) != unit_starts_.end();
     }
 
+    // Holds the saving thread up before the header and before the first write of every unit until
+    // the next update has begun to wait for just that, so that an update which did not wait, or for
+    // less, would change what is then written. Only where there is a loss scale to be read does the
+    // update of no unit wait; otherwise the first unit's is the one that the header holds up.
+    void expect_updates_wait_unit_by_unit() {
+        const bool scaled = dtype_ == "fp16";
+        int64_t stalls = 0;
+        files_.on_write = [&](int64_t step, int64_t write) {
+            const bool waited_for =
+                write == 0 || (starts_unit(write) && (scaled || write != unit_starts_.front()));
+            if (step < 20 && waited_for) {
+                ++stalls;
+                hold_until([&] { return saver_->stall_count() >= stalls; });
+                EXPECT_EQ(saver_->stall_count(), stalls);
+            }
+            return 0;
+        };
+        const Trained trained = train_here("slow", 20, 5);
+        EXPECT_EQ(unit_starts_.size(), 4u) << "embedding, two blocks, head";
+        EXPECT_EQ(stalls, 3 * (scaled + static_cast<int64_t>(unit_starts_.size())));
+        EXPECT_EQ(to_hex(trained.digest), digest_without_saves(20));
+        expect_saved("slow", {5, 10, 15, 20});
+        for (const int64_t step : {5, 10, 15})
+            EXPECT_GT(save_line("slow", step)["stall_ms"].get<double>(), 0.0) << step;
+        EXPECT_EQ(save_line("slow", 20)["stall_ms"].get<double>(), 0.0) << "no update follows";
+    }
+
+    std::string dtype_ = "auto";
     int64_t red_zone_bytes_ = kBuildRedZoneBytes;
     bool gave_up_ = false;
     HeldFiles files_;
@@ -184,27 +213,14 @@ TEST_F(TrainSave, SavingChangesNoBit) {
     }
 }
 
-// Holds the saving thread up before the header and before the first write of every unit until the
-// next update has begun to wait for just that, so that an update which did not wait, or for less,
-// would change what is then written.
 TEST_F(TrainSave, UpdatesWaitForASlowDiskUnitByUnit) {
-    int64_t stalls = 0;
-    files_.on_write = [&](int64_t step, int64_t write) {
-        if (step < 20 && (write == 0 || starts_unit(write))) {
-            ++stalls;
-            hold_until([&] { return saver_->stall_count() >= stalls; });
-            EXPECT_EQ(saver_->stall_count(), stalls);
-        }
-        return 0;
-    };
-    const Trained trained = train_here("slow", 20, 5);
-    EXPECT_EQ(unit_starts_.size(), 4u) << "embedding, two blocks, head";
-    EXPECT_EQ(stalls, 3 * (1 + static_cast<int64_t>(unit_starts_.size())));
-    EXPECT_EQ(to_hex(trained.digest), digest_without_saves(20));
-    expect_saved("slow", {5, 10, 15, 20});
-    for (const int64_t step : {5, 10, 15})
-        EXPECT_GT(save_line("slow", step)["stall_ms"].get<double>(), 0.0) << step;
-    EXPECT_EQ(save_line("slow", 20)["stall_ms"].get<double>(), 0.0) << "no update follows";
+    dtype_ = "fp32";
+    expect_updates_wait_unit_by_unit();
+}
+
+TEST_F(TrainSave, UpdatesWaitForASlowDiskUnitByUnitAfterTheLossScale) {
+    dtype_ = "fp16";
+    expect_updates_wait_unit_by_unit();
 }
 
 TEST_F(TrainSave, ZonesAndThePatternInDeadBytesStayWhole) {
@@ -290,6 +306,33 @@ TEST_F(TrainSave, StepsWithoutFiniteGradientsBesideASave) {
     EXPECT_EQ(trained.step, plain.step);
     EXPECT_EQ(digests("run"),
               std::vector<std::string>{std::to_string(good) + " " + to_hex(plain.digest)});
+}
+
+// What is saved has the loss scale of its step, which fell in every step since.
+TEST_F(TrainSave, TheLastGoodStepIsSavedWithItsLossScale) {
+    dtype_ = "fp16";
+    const std::vector<std::string> diverging = {"train.lr=5", "train.min_lr=5",
+                                                "train.weight_decay=1", "train.warmup_steps=0",
+                                                "train.loss_scale=16"};
+    const Trained trained = train_here("run", 20, 20, "", diverging);
+    ASSERT_EQ(trained.result.end, TrainEnd::not_finite);
+    const auto lines = log("loss", "run");
+    const auto good = std::find_if(lines.rbegin(), lines.rend(), [](const nlohmann::json& line) {
+        return line["grad_norm"].is_number();
+    });
+    ASSERT_NE(good, lines.rend());
+    ASSERT_GT((*good)["loss_scale"].get<double>(), lines.back()["loss_scale"].get<double>());
+    const int64_t step = (*good)["step"];
+    const Trained until = train_here("until", step, 0, "", diverging);
+    EXPECT_EQ(digests("run"),
+              std::vector<std::string>{std::to_string(step) + " " + to_hex(until.digest)});
+    EXPECT_EQ(trained.digest, until.digest);
+    const CheckpointReader saved(checkpoint_of("run", step));
+    EXPECT_EQ(saved.record().loss_scale, (*good)["loss_scale"].get<double>());
+    EXPECT_EQ(saved.record().skipped_steps, (*good)["skipped"].get<int64_t>());
+    train_here("next", step + 1, 0, saved.path(), diverging);
+    const auto next = static_cast<size_t>(step);
+    EXPECT_EQ(log("loss", "next").at(0)["loss_scale"], lines.at(next)["loss_scale"]);
 }
 
 }  // namespace
