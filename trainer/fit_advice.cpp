@@ -36,7 +36,10 @@ std::string fit_advice(const RunConfig& config, const std::string& file,
     const std::vector<BudgetChange> changes =
         budget_changes(config, plan, memory, plans_with(file, overrides, Purpose::train));
     std::string command = "plumb-plan " + quoted(file);
-    for (const std::string& word : overrides) command += " " + quoted(word);
+    for (const std::string& word : overrides) {
+        const size_t at = word.find("run.memory=");  // what --memory says
+        if (at != 0 && at != 2) command += " " + quoted(word);
+    }
     return fmt::format("{}  all of them: {} --memory {}\n",
                        changes_text(changes, memory, kMostLines), command, memory);
 }

@@ -78,9 +78,8 @@ void check_folder(const std::string& folder) {
     std::error_code error;
     const auto status = std::filesystem::status(folder, error);
     if (!std::filesystem::exists(status))
-        throw Error(ExitCode::io, fmt::format("{}: no such folder; give the checkpoint.dir of a "
-                                              "run",
-                                              folder));
+        throw Error(ExitCode::bad_input,
+                    fmt::format("{}: no such folder; give the checkpoint.dir of a run", folder));
     if (!std::filesystem::is_directory(status))
         throw Error(ExitCode::bad_input,
                     fmt::format("{} is a file; it must be the folder of a run", folder));

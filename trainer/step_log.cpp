@@ -25,6 +25,11 @@ struct JsonNumber {
     char text[32] = "null";
 };
 
+// Which of the many not-a-numbers it is tells a user nothing.
+double without_sign_of_nan(double value) noexcept {
+    return std::isnan(value) ? std::fabs(value) : value;
+}
+
 [[noreturn]] void throw_io(const std::string& path) {
     throw Error(ExitCode::io, path + ": " + std::strerror(errno));
 }
@@ -159,7 +164,7 @@ void StepLog::started(std::string_view line) noexcept {
 }
 
 void StepLog::step(const StepLine& line) noexcept {
-    loss_ = line.loss;
+    loss_ = without_sign_of_nan(line.loss);
     left_s_ = line.left_s;
     const bool due = line.step % log_every_ == 0 || line.step == first_step_ + 1 ||
                      line.step == last_step_ || line.skipped_now;
@@ -167,9 +172,9 @@ void StepLog::step(const StepLine& line) noexcept {
         say("step {:>{}}/{}  {} tok  loss {:.4f}  norm {:.3g}  lr {:.2e}  {:.{}f} ms  {} tok/s  "
             "{:.1f}% of peak  eta {}",
             line.step, digit_count(last_step_), last_step_,
-            short_count(static_cast<double>(line.tokens)).text, line.loss, line.grad_norm, line.lr,
-            line.step_ms, line.step_ms < 100 ? 1 : 0, short_count(line.tokens_per_s).text,
-            100 * line.mfu, short_time(line.left_s).text);
+            short_count(static_cast<double>(line.tokens)).text, loss_,
+            without_sign_of_nan(line.grad_norm), line.lr, line.step_ms, line.step_ms < 100 ? 1 : 0,
+            short_count(line.tokens_per_s).text, 100 * line.mfu, short_time(line.left_s).text);
     if (line.skipped_now)
         say("  skipped: the gradients of step {} are not finite; nothing was changed ({} skipped "
             "so far)",

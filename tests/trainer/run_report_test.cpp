@@ -183,7 +183,7 @@ TEST_F(RunReport, WhatIsWrongIsSaid) {
     fails("", 2, "DIR is required");
     fails("run more", 2, "more");
     fails("run --color", 2, "--color");
-    fails("none", 4, "none: no such folder");
+    fails("none", 2, "none: no such folder");
     fails("file", 2, "file is a file");
     fails("run", 4, "run/log.jsonl: No such file");
     put("run/log.jsonl", "one\ntwo\n");

@@ -98,7 +98,7 @@ TEST_F(StepLogFile, NumbersThatAreNotFiniteAreNull) {
     {
         StepLog log(path("run"), 0, 10);
         StepLine bad = line(1);
-        bad.loss = std::nan("");
+        bad.loss = -std::nan("");
         bad.grad_norm = std::numeric_limits<double>::infinity();
         bad.left_s = std::nan("");
         bad.skipped = 3;
@@ -115,6 +115,7 @@ TEST_F(StepLogFile, NumbersThatAreNotFiniteAreNull) {
     const std::string text = said();
     EXPECT_NE(text.find("skipped: the gradients of step 1 are not finite"), std::string::npos);
     EXPECT_NE(text.find("3 skipped so far"), std::string::npos) << text;
+    EXPECT_NE(text.find("  loss nan  norm inf  "), std::string::npos) << text;
 }
 
 TEST_F(StepLogFile, AConsoleLineSaysEverything) {
