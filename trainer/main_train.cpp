@@ -1,6 +1,7 @@
 // plumb-train: trains the model of a run file, and reports what a run did.
 // Path: cold.
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 
 #include "runtime/base/error.h"
@@ -49,8 +50,14 @@ int run(int argc, char** argv) {
         return static_cast<int>(ExitCode::ok);
     }
     if (file.empty()) throw Error(ExitCode::bad_input, "FILE is required (see plumb-train --help)");
-    const std::vector<std::string> overrides = app.remaining();
-    const RunConfig config = load_run(file, overrides);
+    // Who reads the output may stop reading (`| head`); that must not cost the training.
+    std::signal(SIGPIPE, SIG_IGN);
+    std::vector<std::string> overrides = app.remaining();
+    RunConfig config = load_run(file, overrides);
+    if (const std::string dtype = dtype_override(config); !dtype.empty()) {
+        overrides.push_back(dtype);
+        config = load_run(file, overrides);
+    }
     try {
         return train_run(config, file);
     } catch (const Error& error) {

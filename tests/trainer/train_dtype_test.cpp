@@ -1,5 +1,6 @@
 // plumb-train in every dtype, as a user would run it: losses beside fp32, resume to the bit, a
 // change of dtype between runs, and the loss scale of fp16.
+#include <algorithm>
 #include <cmath>
 
 #include "tests/trainer/train_folder.h"
@@ -64,6 +65,32 @@ TEST_F(TrainDtype, ARunChangesItsDtype) {
     EXPECT_LT(log("loss").back()["loss"].get<double>(), log("loss").front()["loss"].get<double>());
 }
 
+// A machine chooses one of bf16 and fp32 for a new run, so that here one of two, and fp16, would
+// change.
+TEST_F(TrainDtype, AutoKeepsTheDtypeOfWhatIsResumed) {
+    for (const std::string dtype : {"fp32", "bf16", "fp16"}) {
+        const std::string in = "--train.stop_at=20 --train.dtype=auto --checkpoint.dir=" + dtype;
+        ASSERT_EQ(train(in + " --train.stop_at=10 --train.dtype=" + dtype), 0) << error_;
+        EXPECT_EQ(output_.find("train.dtype"), std::string::npos) << output_;
+        ASSERT_EQ(train(in), 0) << error_;
+        EXPECT_EQ(output_.rfind("train.dtype is auto: goes on in " + dtype +
+                                    ", as the checkpoint "
+                                    "in " +
+                                    dtype + "\n",
+                                0),
+                  0U)
+            << output_;
+        EXPECT_NE(output_.find(" tokens, " + dtype + "\n"), std::string::npos) << output_;
+        EXPECT_NE(output_.find("resumed at step 10 "), std::string::npos) << output_;
+        EXPECT_EQ(output_.find("differs: train.dtype"), std::string::npos) << output_;
+        ASSERT_EQ(train("--train.stop_at=10 --checkpoint.dir=other --checkpoint.resume=" + dtype +
+                        "/" + checkpoints(dtype)[0]),
+                  0)
+            << error_;
+        EXPECT_NE(output_.find(" tokens, " + dtype + "\n"), std::string::npos) << output_;
+    }
+}
+
 // From the largest scale there is, gradients overflow until it has fallen far enough.
 TEST_F(TrainDtype, ALossScaleThatIsTooLargeFallsWithoutEndingTheRun) {
     ASSERT_EQ(train("--train.dtype=fp16 --train.loss_scale=16777216 --train.steps=60 "
@@ -78,10 +105,21 @@ TEST_F(TrainDtype, ALossScaleThatIsTooLargeFallsWithoutEndingTheRun) {
     EXPECT_TRUE(lines.back()["grad_norm"].is_number());
 }
 
-#ifdef PLUMB_HAS_TEST_DATA
-// 200 steps on real text end within 1% of the fp32 run's validation loss.
+// This project's own documents and sources: real text that is always there.
+std::vector<std::string> own_files() {
+    const std::string root = PLUMB_SOURCE_DIR "/";
+    std::vector<std::string> files;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(root + "runtime"))
+        if (entry.path().extension() == ".cpp") files.push_back(entry.path());
+    for (const char* name : {"DESIGN.md", "README.md", "formats/CHECKPOINT.md"})
+        files.push_back(root + name);
+    std::sort(files.begin(), files.end());
+    return files;
+}
+
+// 200 steps end within 1% of the fp32 run's validation loss.
 TEST_F(TrainDtype, RealTextEndsWhereFp32Ends) {
-    write_byte_tokens({PLUMB_TEST_DATA "/data/tinyshakespeare.txt"}, path("text"), 0.1);
+    write_byte_tokens(own_files(), path("text"), 0.1);
     double loss[3];
     const std::string dtypes[] = {"fp32", "bf16", "fp16"};
     for (int i = 0; i < 3; ++i) {
@@ -102,7 +140,6 @@ TEST_F(TrainDtype, RealTextEndsWhereFp32Ends) {
     EXPECT_NEAR(loss[1], loss[0], 0.01 * loss[0]);
     EXPECT_NEAR(loss[2], loss[0], 0.01 * loss[0]);
 }
-#endif
 
 }  // namespace
 }  // namespace plumb
