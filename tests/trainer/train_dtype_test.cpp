@@ -126,9 +126,9 @@ TEST_F(TrainDtype, RealTextEndsWhereFp32Ends) {
         ASSERT_EQ(train("--model.hidden_size=64 --model.num_attention_heads=4 "
                         "--model.max_position_embeddings=64 --batch.sequence_length=64 "
                         "--batch.micro_batch=8 --batch.global_batch=8 --train.steps=200 "
-                        "--train.lr=3e-3 --train.min_lr=3e-4 --train.eval_every=200 "
+                        "--train.lr=1e-3 --train.min_lr=1e-4 --train.eval_every=200 "
                         "--train.eval_batches=40 --train.sample_tokens=0 --checkpoint.every=0 "
-                        "--run.threads=2 --data.train=text/train.bin --data.valid=text/valid.bin "
+                        "--data.train=text/train.bin --data.valid=text/valid.bin "
                         "--train.dtype=" +
                         dtypes[i] + " --checkpoint.dir=" + dtypes[i]),
                   0)
@@ -136,7 +136,7 @@ TEST_F(TrainDtype, RealTextEndsWhereFp32Ends) {
         loss[i] = log("valid_loss", dtypes[i]).back()["valid_loss"];
         std::printf("%s: valid loss %.4f\n", dtypes[i].c_str(), loss[i]);
     }
-    EXPECT_LT(loss[0], 2.6) << "it learned something";
+    EXPECT_LT(loss[0], 3.2) << "counts of single bytes would reach 3.56";
     EXPECT_NEAR(loss[1], loss[0], 0.01 * loss[0]);
     EXPECT_NEAR(loss[2], loss[0], 0.01 * loss[0]);
 }
