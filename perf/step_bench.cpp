@@ -79,16 +79,16 @@ void bench_step(const RunConfig& config, const std::string& name, int steps) {
         if (step > 0) times.push_back(total);
     }
     const double seconds = median(times);
-    const double peak = measure_peak_flops(session.device().isa, session.device().threads,
-                                           program_dtype(config, Purpose::train));
+    const Dtype dtype = program_dtype(config, Purpose::train);
+    const double peak = measure_peak_flops(session.device().isa, session.device().threads, dtype);
     const double tokens = static_cast<double>(config.run.batch.step_tokens());
     const double rate = tokens / seconds;
     const double model_flops =
         flops_per_token(config.model, config.run.batch.sequence_length) * rate;
     fmt::print(
         "{:<34} {:>9.1f} tok/s {:>8.1f} of {:>6.1f} GFLOP/s {:>5.1f} %   limit {:.0f} tok/s\n",
-        fmt::format("train {} B={} T={}", name, config.run.batch.micro_batch,
-                    config.run.batch.sequence_length),
+        fmt::format("train {} B={} T={} {}", name, config.run.batch.micro_batch,
+                    config.run.batch.sequence_length, value_dtype_name(dtype)),
         rate, model_flops / 1e9, peak / 1e9, 100 * model_flops / peak,
         peak / flops_per_token(config.model, config.run.batch.sequence_length));
     for (const SectionKind kind :
@@ -120,8 +120,8 @@ void bench_generate(const RunConfig& config, const std::string& name, int64_t pr
     std::vector<double> times;
     for (int i = 0; i < count; ++i) times.push_back(seconds_of([&] { generator.next(); }));
     const int32_t threads = session.device().threads;
-    const double peak =
-        measure_peak_flops(session.device().isa, threads, program_dtype(config, Purpose::generate));
+    const Dtype dtype = program_dtype(config, Purpose::generate);
+    const double peak = measure_peak_flops(session.device().isa, threads, dtype);
     std::vector<char> buffer(static_cast<size_t>(256 * kMiB), 1);
     const double bandwidth =
         measure_read_bandwidth(threads, buffer.data(), static_cast<int64_t>(buffer.size()));
@@ -131,15 +131,17 @@ void bench_generate(const RunConfig& config, const std::string& name, int64_t pr
     // A decode reads every weight once for all sequences.
     const auto batch = static_cast<double>(generator.batch());
     const double decode_rate = batch / median(times);
-    const double read_limit = batch * bandwidth / (4 * matmul);
+    const double read_limit =
+        batch * bandwidth / (static_cast<double>(dtype_bytes(dtype)) * matmul);
     const bool reads = read_limit < prefill_limit;
     const double decode_limit = reads ? read_limit : prefill_limit;
     fmt::print("{:<34} {:>9.1f} tok/s   limit {:.1f} by {:.1f} GFLOP/s: {:.1f} %\n",
-               fmt::format("prefill {} {}", name, prompt), prefill_rate, prefill_limit, peak / 1e9,
-               100 * prefill_rate / prefill_limit);
+               fmt::format("prefill {} {} {}", name, prompt, value_dtype_name(dtype)), prefill_rate,
+               prefill_limit, peak / 1e9, 100 * prefill_rate / prefill_limit);
     fmt::print("{:<34} {:>9.1f} tok/s   limit {:.1f} by {:.1f} {}: {:.1f} %\n",
-               generator.batch() == 1 ? fmt::format("decode {}", name)
-                                      : fmt::format("decode {} x {}", name, generator.batch()),
+               generator.batch() == 1 ? fmt::format("decode {} {}", name, value_dtype_name(dtype))
+                                      : fmt::format("decode {} x {} {}", name, generator.batch(),
+                                                    value_dtype_name(dtype)),
                decode_rate, decode_limit, (reads ? bandwidth : peak) / 1e9,
                reads ? "GB/s read" : "GFLOP/s", 100 * decode_rate / decode_limit);
     std::fflush(stdout);
@@ -154,7 +156,7 @@ RunConfig config_of(const std::string& preset, int64_t micro_batch, int64_t leng
                                           fmt::format("run.threads={}", threads),
                                           "train.sample_tokens=0"};
     overrides.insert(overrides.end(), more.begin(), more.end());
-    return load_run(preset, overrides);
+    return resolved(load_run(preset, overrides));
 }
 
 int run(int argc, char** argv) {
