@@ -284,7 +284,8 @@ Status validate_data_footer(const char* file, ConstBytes bytes, int64_t file_byt
         !mul_fits(static_cast<uint64_t>(record.chunk_count), sizeof(ChunkRecord), &index_bytes) ||
         !add_fits(end, index_bytes, &end) ||
         !add_fits(end, static_cast<uint64_t>(footer.index_offset), &end) ||
-        end != static_cast<uint64_t>(file_bytes) || footer.index_offset < chunks_offset(manifest))
+        end != static_cast<uint64_t>(file_bytes) || footer.index_offset < chunks_offset(manifest) ||
+        (footer.index_offset - chunks_offset(manifest)) % kChunkAlignBytes != 0)
         return damaged(
             "%s: the footer (file %u, %lld chunks, index at %lld, %lld bytes) does not "
             "agree with the MANIFEST (file %u, %lld chunks, %lld bytes)",

@@ -227,6 +227,15 @@ TEST(Validate, ForgedStructuresAreRefusedByTheField) {
     refuse("out of range", [](Saved& s) { s.header().chunk_bytes_max = kChunkBytesMax + 1; });
     refuse("does not agree with the MANIFEST", [](Saved& s) { s.footer().index_offset += 64; });
     refuse("does not agree with the MANIFEST", [](Saved& s) { s.footer().reserved1[0] = 1; });
+    refuse("does not agree with the MANIFEST", [](Saved& s) {  // 8 bytes before the index
+        s.data_words.push_back(0);
+        uint8_t* index = s.data() + s.footer().index_offset;
+        std::memmove(index + 8, index, static_cast<size_t>(s.data() + s.data_bytes - index));
+        s.data_bytes += 8;
+        s.file().file_bytes += 8;
+        s.footer().file_bytes += 8;
+        s.footer().index_offset += 8;
+    });
     refuse("the MANIFEST says", [](Saved& s) { s.file().file_bytes += 64; });
 }
 

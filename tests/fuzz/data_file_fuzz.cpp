@@ -93,9 +93,18 @@ Bytes manifest_for(const Bytes& bytes) {
     return manifest;
 }
 
+Status judge(const Bytes& manifest, const Bytes& bytes) {
+    ManifestView view;
+    Hash128 tiling;
+    Status status = validate_manifest("MANIFEST", span_of(manifest), &view);
+    if (status.ok()) status = validate_data_file("data", span_of(bytes), view, 0, &tiling);
+    return status.ok() ? validate_tiling("step", view, tiling) : status;
+}
+
 void read(const Bytes& bytes) {
     const Bytes manifest = manifest_for(bytes);
-    read_as_programs_do(get<ManifestHeader>(manifest, 0), manifest, bytes);
+    if (is_worth_reading(judge(manifest, bytes), bytes))
+        read_as_programs_do(get<ManifestHeader>(manifest, 0), manifest, bytes);
 }
 
 }  // namespace
@@ -105,10 +114,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     using namespace plumb;
     constexpr size_t kFieldBytes = offsetof(DataHeader, reserved);
     if (size < kFieldBytes + sizeof(Hash128) + sizeof(DataFooter)) return 0;
-    Bytes bytes(data, data + size);
-    bytes.insert(bytes.begin() + kFieldBytes, sizeof(DataHeader::reserved), 0);
+    Bytes bytes(size + sizeof(DataHeader::reserved));
+    std::memcpy(bytes.data(), data, kFieldBytes);
+    std::memcpy(&bytes[kFieldBytes + sizeof(DataHeader::reserved)], data + kFieldBytes,
+                size - kFieldBytes);
     read(bytes);
-    repair(bytes);
-    read(bytes);
+    Bytes repaired = bytes;
+    repair(repaired);
+    if (repaired != bytes) read(repaired);
     return 0;
 }
