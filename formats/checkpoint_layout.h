@@ -24,7 +24,7 @@ static_assert(std::endian::native == std::endian::little, "checkpoints are littl
 inline constexpr uint8_t kDataMagic[8] = {0x89, 0x50, 0x43, 0x4B, 0x31, 0x0D, 0x0A, 0x1A};
 inline constexpr uint8_t kTailMagic[8] = {0x1A, 0x0A, 0x0D, 0x31, 0x4B, 0x43, 0x50, 0x89};
 inline constexpr uint8_t kManifestMagic[8] = {0x89, 0x50, 0x43, 0x4D, 0x31, 0x0D, 0x0A, 0x1A};
-inline constexpr uint32_t kCheckpointVersion = 1;
+inline constexpr uint32_t kCheckpointVersion = 2;
 // Feature bits: a reader refuses unknown incompatible bits and ignores unknown compatible ones.
 inline constexpr uint64_t kKnownIncompatible = 0;
 inline constexpr int64_t kChunkAlignBytes = 64;

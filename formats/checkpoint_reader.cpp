@@ -217,31 +217,41 @@ void CheckpointReader::read_tensor(int64_t tensor_index, void* destination,
     read_box(tensor_index, whole_box(tensor_shape(tensor(tensor_index))), destination, staging);
 }
 
-void CheckpointReader::verify(const CodecStaging& staging) {
-    Hash128 digest;
+Hash128 CheckpointReader::digest(int64_t tensor_index, const CodecStaging& staging) {
+    CHECK(tensor_index >= 0 && tensor_index < tensor_count());
+    const TensorRecord& record = tensor(tensor_index);
+    const bool param = std::string_view(record.stream) == "param";
+    const bool halved = param && tensor_dtype(record) == Dtype::bf16;
+    // Params enter as their masters: in full, or completed by their low halves.
+    const bool enters = std::string_view(record.stream) != "master_lo" &&
+                        !(param && find("master", record.name) >= 0);
+    const int64_t rest = halved ? find("master_lo", record.name) : -1;
     std::vector<uint16_t> high, low;
-    for (const ChunkPlace& place : chunks_) {
-        const ChunkRecord& chunk = *place.record;
-        const TensorRecord& record = tensor(chunk.tensor);
+    Hash128 sum;
+    const auto index = static_cast<size_t>(tensor_index);
+    for (int64_t c = first_chunk_[index]; c < first_chunk_[index + 1]; ++c) {
+        const ChunkPlace& place = chunks_[static_cast<size_t>(c)];
+        const Box& box = place.record->box;
+        const void* raw = staging.raw.data;
         decode(place, staging.raw.data, staging);
-        const bool param = std::string_view(record.stream) == "param";
-        // Params enter as their masters: in full, or completed by their low halves.
-        if ((param && find("master", record.name) >= 0) ||
-            std::string_view(record.stream) == "master_lo")
-            continue;
-        if (!param || tensor_dtype(record) != Dtype::bf16) {
-            digest = digest_add(digest, chunk_digest(record, chunk.box, staging.raw.data, nullptr));
-            continue;
+        if (!enters) continue;
+        if (halved) {
+            const auto* halves = reinterpret_cast<const uint16_t*>(staging.raw.data);
+            high.assign(halves, halves + box_elements(box));
+            low.assign(high.size(), 0);
+            if (rest >= 0) read_box(rest, box, low.data(), staging);
+            raw = high.data();
         }
-        const auto* halves = reinterpret_cast<const uint16_t*>(staging.raw.data);
-        high.assign(halves, halves + box_elements(chunk.box));
-        low.assign(high.size(), 0);
-        const int64_t rest = find("master_lo", record.name);
-        if (rest >= 0) read_box(rest, chunk.box, low.data(), staging);
-        digest = digest_add(digest, chunk_digest(record, chunk.box, high.data(), low.data()));
+        sum = digest_add(sum, chunk_digest(record, box, raw, halved ? low.data() : nullptr));
     }
-    if (digest != header().state_digest)
-        throw CheckpointDamage(path_ + ": state digest of the tensors is " + to_hex(digest) +
+    return sum;
+}
+
+void CheckpointReader::verify(const CodecStaging& staging) {
+    Hash128 sum;
+    for (int64_t t = 0; t < tensor_count(); ++t) sum = digest_add(sum, digest(t, staging));
+    if (sum != header().state_digest)
+        throw CheckpointDamage(path_ + ": state digest of the tensors is " + to_hex(sum) +
                                ", the MANIFEST says " + to_hex(header().state_digest));
 }
 

@@ -46,6 +46,9 @@ class CheckpointReader {
                    const CodecStaging& staging);
     void read_tensor(int64_t tensor, void* destination, const CodecStaging& staging);
 
+    // Reads, verifies and decodes all of a tensor; what it adds to the state digest.
+    Hash128 digest(int64_t tensor, const CodecStaging& staging);
+
     // Reads, verifies and decodes every chunk and compares the state digest of what was decoded
     // with the MANIFEST's.
     void verify(const CodecStaging& staging);

@@ -53,6 +53,60 @@ int64_t valid_elements(const TensorRecord& tensor) noexcept {
     return bytes / dtype_bytes(dtype);
 }
 
+constexpr uint32_t bit_of(Dtype dtype) noexcept {
+    return uint32_t{1} << static_cast<int>(dtype);
+}
+
+constexpr uint32_t kParamDtypes = bit_of(Dtype::f32) | bit_of(Dtype::bf16) | bit_of(Dtype::f16);
+
+// What a tensor of a stream may be. Readers take memory by these, so they hold for every table.
+struct StreamRule {
+    const char* stream;
+    uint32_t dtypes;        // bits of those that it may have
+    uint32_t param_dtypes;  // bits of those of the param that it stands beside; 0: beside none
+};
+constexpr StreamRule kStreamRules[] = {
+    {"param", kParamDtypes, 0},
+    {"master_lo", bit_of(Dtype::u16), bit_of(Dtype::bf16)},
+    {"master", bit_of(Dtype::f32), bit_of(Dtype::f16)},
+    {"moment1", bit_of(Dtype::f32), kParamDtypes},
+    {"moment2", bit_of(Dtype::f32), kParamDtypes},
+    {"state", ~uint32_t{0}, 0},
+};
+
+bool has_dtype_of(const TensorRecord& tensor, uint32_t dtypes) noexcept {
+    return (bit_of(tensor_dtype(tensor)) & dtypes) != 0;
+}
+
+// One of a table of valid records against the rule of its stream.
+Status validate_stream(const char* file, const TensorRecord& tensor, const TensorRecord* tensors,
+                       int64_t count) noexcept {
+    const auto* rule = std::find_if(
+        std::begin(kStreamRules), std::end(kStreamRules),
+        [&](const StreamRule& r) { return std::strcmp(r.stream, tensor.stream) == 0; });
+    if (rule == std::end(kStreamRules))
+        return failure(StatusCode::unsupported,
+                       "%s: %s of %s is of no stream that this program knows: param, master_lo, "
+                       "master, moment1, moment2, state",
+                       file, tensor.stream, tensor.name);
+    if (!has_dtype_of(tensor, rule->dtypes))
+        return damaged("%s: %s of %s has dtype code %u, which that stream cannot have", file,
+                       tensor.stream, tensor.name, tensor.dtype_code);
+    if (rule->param_dtypes == 0) return {};
+    const auto* param = std::find_if(tensors, tensors + count, [&](const TensorRecord& other) {
+        return std::strcmp(other.stream, "param") == 0 &&
+               std::strcmp(other.name, tensor.name) == 0 && other.rank == tensor.rank &&
+               std::memcmp(other.dim, tensor.dim, sizeof tensor.dim) == 0;
+    });
+    if (param == tensors + count)
+        return damaged("%s: %s of %s stands beside no param of its name and shape", file,
+                       tensor.stream, tensor.name);
+    if (!has_dtype_of(*param, rule->param_dtypes))
+        return damaged("%s: %s of %s stands beside a param of dtype code %u, which has none", file,
+                       tensor.stream, tensor.name, param->dtype_code);
+    return {};
+}
+
 // What MANIFEST and data header share: magic, own hash, version, features. The hash comes before
 // the version, so that a flipped version bit is damage and not "a newer program".
 template <typename Header>
@@ -154,7 +208,10 @@ Status validate_tensors(const char* file, const TensorRecord* tensors, int64_t c
                                file, tensors[t].stream, tensors[t].name, static_cast<long long>(u),
                                static_cast<long long>(t));
     }
-    return {};
+    Status status;
+    for (int64_t t = 0; t < count && status.ok(); ++t)
+        status = validate_stream(file, tensors[t], tensors, count);
+    return status;
 }
 
 Status validate_manifest_header(const char* file, ConstBytes bytes) noexcept {

@@ -24,7 +24,8 @@ struct ManifestView {
     const char* settings = nullptr;
 };
 
-// Every record well-formed (at least 1 per dim, sizes fit 63 bits), no tensor twice.
+// Every record well-formed (at least 1 per dim, sizes fit 63 bits), no tensor twice, and each of a
+// known stream with a dtype and a param beside it as that stream has.
 Status validate_tensors(const char* file, const TensorRecord* tensors, int64_t count) noexcept;
 
 // The first 512 bytes of a MANIFEST alone: magic, version, features, reserved bytes, own hash.

@@ -176,7 +176,8 @@ void StateIo::remove_unfinished() {
 
 void StateIo::refuse_later_steps(int64_t step) const {
     for (const StepEntry& entry : find_steps(directory_))
-        if (entry.state == StepState::committed && entry.step > step)
+        if ((entry.state == StepState::committed || entry.status.code == StatusCode::unsupported) &&
+            entry.step > step)
             throw Error(
                 ExitCode::bad_input,
                 fmt::format("checkpoint.dir: {} holds {} of step {}, but this run starts at "
@@ -266,20 +267,29 @@ void StateIo::load_weights(CheckpointReader& reader, const Param& param,
     if (weight < 0)
         throw Error(ExitCode::bad_input,
                     fmt::format("checkpoint {} has no param of {}", reader.path(), param.name));
-    // Inference reads params alone.
+    const Dtype stored = tensor_dtype(reader.tensor(weight));
+    // What makes it a master. Inference reads params alone.
     const bool trains = param.moment1 != kNoTensor;
-    const int64_t full = trains ? find("master") : -1;
-    const int64_t low = trains && full < 0 ? find("master_lo") : -1;
-    const int64_t rest = dtype == Dtype::bf16 ? low : full;
-    const bool same = tensor_dtype(reader.tensor(weight)) == dtype;
-    if (same && (place.master == nullptr ? full < 0 : rest >= 0)) {
+    const char* completing = !trains                 ? nullptr
+                             : stored == Dtype::bf16 ? "master_lo"
+                             : stored == Dtype::f16  ? "master"
+                                                     : nullptr;
+    const int64_t rest = completing == nullptr ? -1 : find(completing);
+    if (completing != nullptr && rest < 0)
+        throw Error(ExitCode::bad_input, fmt::format("checkpoint {} has no {} of {}", reader.path(),
+                                                     completing, param.name));
+    // The reader has held both to their streams' dtypes; what follows sizes memory by them.
+    CHECK(dtype_bytes(stored) <= 4);
+    CHECK(rest < 0 ||
+          tensor_dtype(reader.tensor(rest)) == (stored == Dtype::bf16 ? Dtype::u16 : Dtype::f32));
+    if (stored == dtype && (place.master == nullptr) == (rest < 0)) {
         reader.read_tensor(weight, place.weight, staging);
-        if (place.master != nullptr) reader.read_tensor(rest, place.master, staging);
+        if (rest >= 0) reader.read_tensor(rest, place.master, staging);
         return;
     }
     constexpr int64_t kBlock = int64_t{1} << 20;  // a few chunks, so that few are decoded twice
     std::vector<uint32_t> block(static_cast<size_t>(kBlock));
-    for (const int64_t tensor : {full >= 0 ? full : weight, low}) {
+    for (const int64_t tensor : {weight, rest}) {
         if (tensor < 0) continue;
         const TensorRecord& record = reader.tensor(tensor);
         for (int64_t first = 0; first < param.elements(); first += kBlock) {
@@ -310,13 +320,8 @@ Hash128 StateIo::digest_of_unknown_state(CheckpointReader& reader, const CodecSt
         const bool known = std::any_of(
             records_.begin(), records_.end(),
             [&](const TensorRecord& record) { return tensor_key(record) == tensor_key(stored); });
-        if (known || std::string_view(stored.stream) != "state" ||
-            tensor_dtype(stored) != Dtype::f32)
-            continue;
-        std::vector<uint32_t> words(static_cast<size_t>(tensor_shape(stored).elements()));
-        reader.read_tensor(t, words.data(), staging);
-        sum = digest_add(sum, digest_elements(state_key(stored), 0, words.data(),
-                                              static_cast<int64_t>(words.size())));
+        if (!known && std::string_view(stored.stream) == "state")
+            sum = digest_add(sum, reader.digest(t, staging));
     }
     return sum;
 }

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -196,6 +197,26 @@ struct Saver {
     OwnedStaging staging_;
     std::vector<ChunkRecord> index_;
 };
+
+// Rewrites the header of a file with its hash made right again.
+template <typename Header>
+void change_header(const std::string& path, const std::function<void(Header&)>& change) {
+    std::vector<uint8_t> bytes = read_bytes(path);
+    Header header;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    change(header);
+    header.own_hash = hash128(&header, offsetof(Header, own_hash));
+    std::memcpy(bytes.data(), &header, sizeof header);
+    write_bytes(path, bytes);
+}
+
+// As a program of another version would have written the step.
+inline void set_version(const std::string& step, uint32_t version) {
+    change_header<ManifestHeader>(step + "/MANIFEST",
+                                  [&](ManifestHeader& header) { header.version = version; });
+    change_header<DataHeader>(step + "/data-00000.pck",
+                              [&](DataHeader& header) { header.version = version; });
+}
 
 // All of a checkpoint equals a state, bit for bit.
 inline void expect_holds(CheckpointReader& reader, const State& state) {

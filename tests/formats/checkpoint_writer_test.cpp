@@ -47,8 +47,8 @@ TEST(Writer, OddShapesAndChunkSizesRoundTrip) {
         state.add("param", "a", Dtype::f32, make_shape(3, 1, 7, 11));
         state.add("param", "b", Dtype::f32, make_shape(1));
         state.add("param", "c", Dtype::f32, make_shape(257));
-        state.add("param", "d", Dtype::f64, make_shape(2, 101));
-        state.add("param", "e", Dtype::i32, make_shape(1, 1, 1, 127));
+        state.add("state", "d", Dtype::f64, make_shape(2, 101));
+        state.add("state", "e", Dtype::i32, make_shape(1, 1, 1, 127));
         state.fill(3);
         Saver saver(state);
         const Status status = saver.save(folder.path(), 1);

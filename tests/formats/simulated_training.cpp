@@ -19,7 +19,7 @@ State small_training_state(int64_t step) {
     State state;
     state.run.byte[0] = 7;
     state.add("param", "wte", Dtype::f32, make_shape(23, 29));
-    state.add("moment1", "wte", Dtype::f32, make_shape(9, 29));
+    state.add("state", "average", Dtype::f32, make_shape(9, 29));
     state.add("state", "counts", Dtype::i64, make_shape(3, 5));
     state.add("state", "flags", Dtype::u8, make_shape(700));
     state.fill(static_cast<uint64_t>(step));

@@ -14,7 +14,27 @@ void write_seed(const std::string& folder, const std::string& name, const std::s
     std::ofstream(folder + "/" + name, std::ios::binary) << bytes;
 }
 
-void write_checkpoint(const std::string& folder, const std::string& name, const State& state) {
+// A tensor that its stream cannot have: what the writer refuses. The fuzz targets' second reading
+// makes the hashes right.
+struct Forgery {
+    const char* name;
+    size_t row;
+    Dtype dtype;
+    int64_t dim;
+};
+
+std::string forged(std::string text, size_t table, const Forgery& forgery) {
+    TensorRecord record;
+    char* at = text.data() + table + forgery.row * sizeof record;
+    std::memcpy(&record, at, sizeof record);
+    record.dtype_code = dtype_code(forgery.dtype);
+    record.dim[0] = forgery.dim;
+    std::memcpy(at, &record, sizeof record);
+    return text;
+}
+
+void write_checkpoint(const std::string& folder, const std::string& name, const State& state,
+                      const std::vector<Forgery>& forgeries = {}) {
     SimulatedDisk disk;
     throw_if_failed(make_directories(disk.layer(), "/run"));
     throw_if_failed(Saver(state).save("/run", 7, disk.layer()));
@@ -22,11 +42,15 @@ void write_checkpoint(const std::string& folder, const std::string& name, const 
     for (const std::string& path : image.paths()) {
         const std::vector<uint8_t>& bytes = image.file(path);
         std::string text(bytes.begin(), bytes.end());
-        if (path.find("MANIFEST") != std::string::npos)
-            write_seed(folder + "/manifest", name, text);
-        if (path.find(".pck") == std::string::npos) continue;
-        text.erase(offsetof(DataHeader, reserved), sizeof(DataHeader::reserved));
-        write_seed(folder + "/data_file", name, text);
+        const bool manifest = path.find("MANIFEST") != std::string::npos;
+        if (!manifest && path.find(".pck") == std::string::npos) continue;
+        if (!manifest) text.erase(offsetof(DataHeader, reserved), sizeof(DataHeader::reserved));
+        const std::string target = folder + (manifest ? "/manifest" : "/data_file");
+        const size_t table =
+            manifest ? sizeof(ManifestHeader) : sizeof(DataHeader) - sizeof(DataHeader::reserved);
+        write_seed(target, name, text);
+        for (const Forgery& forgery : forgeries)
+            write_seed(target, forgery.name, forged(text, table, forgery));
     }
 }
 
@@ -36,11 +60,12 @@ int run(int argc, char** argv) {
     State coded;
     coded.chunk_bytes = 1024;
     coded.add("param", "w", Dtype::bf16, make_shape(20, 20));
+    coded.add("param", "v", Dtype::f16, make_shape(16, 16));
     coded.add("master", "v", Dtype::f32, make_shape(16, 16));
     coded.add("moment2", "v", Dtype::f32, make_shape(16, 16));
     coded.add("state", "n", Dtype::i64, make_shape(2));
     coded.fill(1);
-    for (size_t i = 3; i < coded.data[2].size(); i += 4) coded.data[2][i] &= 0x7F;  // no sign set
+    for (size_t i = 3; i < coded.data[3].size(); i += 4) coded.data[3][i] &= 0x7F;  // no sign set
     coded.settings = "model.model_type = \"gpt2\"\nmodel.vocab_size = 256\n";
     write_checkpoint(folder, "coded", coded);
     State raw;
@@ -51,6 +76,23 @@ int run(int argc, char** argv) {
     raw.add("state", "c", Dtype::f64, Shape{});
     raw.fill(2);
     write_checkpoint(folder, "raw", raw);
+    State halves;
+    halves.chunk_bytes = 64;
+    halves.add("param", "w", Dtype::bf16, make_shape(6, 7));
+    halves.add("master_lo", "w", Dtype::u16, make_shape(6, 7));
+    halves.add("param", "v", Dtype::f16, make_shape(9));
+    halves.add("master", "v", Dtype::f32, make_shape(9));
+    halves.add("moment1", "v", Dtype::f32, make_shape(9));
+    halves.fill(3);
+    write_checkpoint(folder, "halves", halves,
+                     {{"forged_param_dtype", 0, Dtype::u16, 6},
+                      {"forged_master_lo_dtype", 1, Dtype::f64, 6},
+                      {"forged_master_lo_shape", 1, Dtype::u16, 5},
+                      {"forged_param_of_master", 2, Dtype::f32, 9},
+                      {"forged_master_dtype", 3, Dtype::i64, 9},
+                      {"forged_master_shape", 3, Dtype::f32, 8},
+                      {"forged_moment_dtype", 4, Dtype::f64, 9},
+                      {"forged_moment_shape", 4, Dtype::f32, 10}});
     for (const char* preset : {"gpt2-124m", "llama3-8b"})
         write_seed(folder + "/run_file", preset, settings_text(load_run(preset)));
     TokenFileInfo info;

@@ -187,6 +187,59 @@ TEST(MixedPrecisionLoad, EveryDtypeLoadsEveryOther) {
     }
 }
 
+// All of a checkpoint but the tensors of one stream, as another writer might have left it.
+std::string save_without(const std::string& stream, const std::string& from,
+                         const std::string& folder) {
+    CheckpointReader reader(from);
+    const OwnedStaging staging(reader.staging_bytes());
+    State state;
+    state.chunk_bytes = reader.header().chunk_bytes_max;
+    state.settings = reader.settings();
+    for (int64_t t = 0; t < reader.tensor_count(); ++t) {
+        const TensorRecord& record = reader.tensor(t);
+        if (record.stream == stream) continue;
+        state.add(record.stream, record.name, tensor_dtype(record), tensor_shape(record));
+        reader.read_tensor(t, state.data.back().data(), staging.spans());
+    }
+    Saver saver(state);
+    const Status status = saver.save(folder, 1);
+    EXPECT_TRUE(status.ok()) << status.message;
+    return saver.step_directory;
+}
+
+// Weights rounded to 16 bits are not the state that was trained: no training goes on from them.
+TEST(MixedPrecisionLoad, TrainingNeedsTheMasters) {
+    const Golden golden = read_golden("gpt2");
+    for (const ComputeDtype from : {ComputeDtype::bf16, ComputeDtype::fp16}) {
+        TemporaryFolder folder;
+        RunConfig config = golden_config(golden, run_in(from));
+        config.run.checkpoint.dir = folder.path() + "/run";
+        Session session(config, Purpose::train);
+        set_golden_weights(session);
+        StateIo state(session);
+        state.prepare_folder();
+        SaveReport saved;
+        ASSERT_TRUE(state.save({}, &saved).ok());
+        const std::string stream = from == ComputeDtype::bf16 ? "master_lo" : "master";
+        const std::string bare = save_without(stream, saved.directory.text, folder.path());
+        for (const ComputeDtype to : kDtypes) {
+            config.run.train.dtype = to;
+            Session other(config, Purpose::train);
+            try {
+                StateIo(other).load(bare);
+                ADD_FAILURE() << "loaded";
+            } catch (const Error& error) {
+                EXPECT_EQ(error.code(), ExitCode::bad_input);
+                const std::string part =
+                    " has no " + stream + " of " + session.program().params[0].name;
+                EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+            }
+        }
+        Session inference(config, Purpose::generate);
+        EXPECT_TRUE(StateIo(inference).load(bare).found) << "which reads params alone";
+    }
+}
+
 TEST(LossScale, FallsWithOverflowAndRisesWithFiniteSteps) {
     const Golden golden = read_golden("gpt2");
     RunConfig config = golden_config(golden, run_in(ComputeDtype::fp16));

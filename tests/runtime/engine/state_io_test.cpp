@@ -236,16 +236,28 @@ TEST_F(StateIoTest, AFolderThatCannotHoldARunIsFoundBeforeIt) {
 // Replaces the model hash in a checkpoint's two records and the hashes over them, as a program that
 // hashes the same settings otherwise would have written them.
 void set_model_hash(const std::string& step, Hash128 model_hash) {
-    const auto change = [&]<typename Header>(const std::string& path, Header header) {
-        std::vector<uint8_t> bytes = read_bytes(path);
-        std::memcpy(&header, bytes.data(), sizeof header);
-        header.record.model_hash = model_hash;
-        header.own_hash = hash128(&header, offsetof(Header, own_hash));
-        std::memcpy(bytes.data(), &header, sizeof header);
-        write_bytes(path, bytes);
-    };
-    change(step + "/MANIFEST", ManifestHeader{});
-    change(step + "/data-00000.pck", DataHeader{});
+    change_header<ManifestHeader>(
+        step + "/MANIFEST", [&](ManifestHeader& header) { header.record.model_hash = model_hash; });
+    change_header<DataHeader>(step + "/data-00000.pck",
+                              [&](DataHeader& header) { header.record.model_hash = model_hash; });
+}
+
+// It is whole, so it must neither be passed over nor renamed, nor trained past from below.
+TEST_F(StateIoTest, ACheckpointOfAnotherVersionIsRefused) {
+    save({40, 55});
+    const std::string older_format = step_path(55);
+    set_version(older_format, 1);
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    state.prepare_folder();
+    const std::string text = error_of(ExitCode::bad_input, [&] { state.load(folder); });
+    EXPECT_HAS(text, older_format + "/MANIFEST: format version 1");
+    EXPECT_HAS(text, "reads version " + std::to_string(kCheckpointVersion));
+    EXPECT_TRUE(fs::exists(older_format)) << "keeps its name";
+    EXPECT_HAS(error_of(ExitCode::bad_input, [&] { state.refuse_later_steps(0); }), "of step 55");
+    int removed = -1;
+    ASSERT_TRUE(state.prune(&removed).ok());
+    EXPECT_EQ(removed, 0);
 }
 
 TEST_F(StateIoTest, ModelsAreComparedByTheirSettings) {
