@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -26,7 +27,8 @@ namespace {
 constexpr const char* kGenerateText =
     "Continues prompts with the model of a checkpoint. Prompt and new text go to standard\n"
     "output, everything else to standard error: a single prompt as its text comes, several in\n"
-    "rounds of --batch prompts at once, each under a line \"==> prompt N of M <==\".";
+    "rounds of --batch prompts at once, each under a line \"==> prompt N of M <==\" and with a\n"
+    "newline behind it.";
 constexpr const char* kGenerateExample =
     "Any setting of the run can follow as --section.key=value (plumb-train --help lists them);\n"
     "--generate.context=TOKENS makes the key/value cache smaller.\n"
@@ -39,7 +41,8 @@ constexpr const char* kGenerateExample =
 constexpr const char* kPerplexityText =
     "Measures how well the model of a checkpoint predicts a text: mean loss, perplexity and, for\n"
     "models of bytes, bits per byte. The result goes to standard output, everything else to\n"
-    "standard error. The text is cut into windows; every token but the first is predicted once.";
+    "standard error. The text is cut into windows, as long as the training's sequences unless\n"
+    "--window says otherwise; every token but the first is predicted once.";
 constexpr const char* kPerplexityExample =
     "Any setting of the run can follow as --section.key=value (plumb-train --help lists them).\n"
     "Examples:\n"
@@ -104,9 +107,17 @@ CLI::Option* add_list(CLI::App& app, const char* name, std::vector<std::string>&
 // What stands in the settings of the checkpoint for its training and must not stand in the way
 // here; the machine is another one, too.
 std::vector<std::string> fresh_settings() {
-    return {"--run.device=cpu",          "--run.threads=0",       "--run.memory=0",
-            "--batch.sequence_length=1", "--batch.micro_batch=1", "--batch.global_batch=1",
-            "--train.warmup_steps=0",    "--train.loss_chunk=0"};
+    return {"--run.device=cpu",      "--run.threads=0",        "--run.memory=0",
+            "--batch.micro_batch=1", "--batch.global_batch=1", "--train.warmup_steps=0",
+            "--train.loss_chunk=0"};
+}
+
+// An error for what is no integer of 64 bits, of which CLI11 would take the nearest.
+std::string integer_error(const std::string& text) {
+    int64_t value = 0;
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (code == std::errc{} && end == text.data() + text.size()) return "";
+    return fmt::format("{} is not an integer from 0 to {}", text, INT64_MAX);
 }
 
 // Flags of both commands, and what they are short for.
@@ -152,7 +163,8 @@ class GenerateFlags {
                                "Token ids, as in 1,2,3; new tokens are printed as ids too; may be "
                                "repeated");
         const auto add = [&](const char* name, auto& value, const char* help) {
-            app_.add_option(name, value, help)->capture_default_str();
+            CLI::Option* option = app_.add_option(name, value, help)->capture_default_str();
+            if constexpr (std::is_same_v<decltype(value), int64_t&>) option->check(integer_error);
         };
         add("--max-new-tokens", options.max_new_tokens,
             "Tokens to make of each prompt; the context's end may come before");
@@ -197,6 +209,7 @@ class GenerateFlags {
                  split_prompts(read_prompt_file(prompts_file_, source), prompts_file_))
                 options_.prompts.push_back(std::move(prompt));
         options_.overrides = fresh_settings();
+        options_.overrides.emplace_back("--batch.sequence_length=1");
         const size_t batch = std::min(options_.prompts.size(), kAutomaticBatch);
         options_.overrides.push_back(fmt::format("--generate.batch={}", batch));
         shared_.take(app_, options_);
@@ -231,12 +244,13 @@ class PerplexityFlags {
                                   "Token file (PATH.bin) with its sidecar PATH.bin.json");
         app_.add_option("--window", window_,
                         "Tokens the model sees at once, the same as --batch.sequence_length=N; "
-                        "default: the model's context")
+                        "default: that of the training; at most the model's context")
             ->type_name("TOKENS");
         app_.add_option(
                 "--stride", options.stride,
                 "Tokens from one window to the next; only predictions that no window before "
                 "has made count; 0: the window, so that windows lie end to end")
+            ->check(integer_error)
             ->capture_default_str();
     }
 
@@ -246,7 +260,6 @@ class PerplexityFlags {
         if ((text_->count() == 0) == (tokens_->count() == 0))
             refuse(options_, "one of --text and --tokens is required");
         options_.overrides = fresh_settings();
-        options_.overrides.emplace_back("--batch.sequence_length=0");
         shared_.take(app_, options_);
         if (!shared_.batch.empty()) {
             options_.overrides.push_back("--batch.micro_batch=" + shared_.batch);
@@ -442,7 +455,9 @@ void run_perplexity(const Options& options) {
     const Score score = score_tokens(session, tokens, stride, kProgressSeconds);
     peak.sample();
     unseal();
-    bool written = print_line(STDOUT_FILENO, "tokens: {}", score.predicted_tokens) &&
+    bool written = print_line(STDOUT_FILENO, "window: {} tokens, one every {}",
+                              batch.sequence_length, stride) &&
+                   print_line(STDOUT_FILENO, "tokens: {}", score.predicted_tokens) &&
                    print_line(STDOUT_FILENO, "loss: {:.7f} nats per token", score.loss()) &&
                    print_line(STDOUT_FILENO, "perplexity: {:.7g}", score.perplexity());
     if (written && bytes)

@@ -106,11 +106,13 @@ std::vector<PromptText> split_prompts(const std::string& bytes, const std::strin
     for (size_t first = 0; first < bytes.size();) {
         const size_t last = std::min(bytes.find('\n', first), bytes.size());
         const std::string where = fmt::format("{}:{}", path, prompts.size() + 1);
-        if (last == first)
+        std::string_view line(bytes.data() + first, last - first);
+        // Of a line's end as Windows writes it; a prompt's own is written \r.
+        if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+        if (line.empty())
             throw Error(ExitCode::bad_input,
                         where + ": the line is empty; each line is a prompt (\\n is a newline)");
-        prompts.push_back(
-            {unescape(std::string_view(bytes.data() + first, last - first), where), where});
+        prompts.push_back({unescape(line, where), where});
         first = last + 1;
     }
     if (prompts.empty())

@@ -30,8 +30,9 @@ struct PromptText {
 };
 
 // The lines of a file of prompts, one prompt each. In a line \n is a newline, \t a tab, \r a
-// carriage return and \\ a backslash; any other backslash is an error, as is an empty line. Throws
-// Error (bad_input) naming the line; also when there is no line at all. `path` stands in errors.
+// carriage return and \\ a backslash; any other backslash is an error, as is an empty line. Lines
+// may end in CR LF. Throws Error (bad_input) naming the line; also when there is no line at all.
+// `path` stands in errors.
 std::vector<PromptText> split_prompts(const std::string& bytes, const std::string& path);
 
 // All bytes of a file, or of standard input for "-"; `option` stands in errors. Throws Error:

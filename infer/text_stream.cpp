@@ -75,9 +75,10 @@ TextPiece TerminalText::finish() noexcept {
 
 bool TokenStream::begin_prompt(int64_t number, int64_t count) noexcept {
     if (format_ == TokenFormat::ids) return true;
-    const bool ends_line = number > 1;
+    const bool parts_texts = number > 1 && format_ == TokenFormat::terminal;
+    several_ = true;
     line_open_ = false;
-    return (!ends_line || write_all(fd_, "\n", 1)) &&
+    return (!parts_texts || write_all(fd_, "\n", 1)) &&
            print_line(fd_, "==> prompt {} of {} <==", number, count);
 }
 
@@ -102,10 +103,11 @@ bool TokenStream::put(int32_t token) noexcept {
 }
 
 bool TokenStream::finish() noexcept {
-    if (format_ == TokenFormat::raw_bytes) return true;
+    const bool raw = format_ == TokenFormat::raw_bytes;
+    if (raw && !several_) return true;
     const TextPiece piece = terminal_.finish();
     if (!write_all(fd_, piece.text, piece.size)) return false;
-    const bool ends_line = line_open_;
+    const bool ends_line = raw || line_open_;
     line_open_ = false;
     return !ends_line || write_all(fd_, "\n", 1);
 }

@@ -39,12 +39,14 @@ class TokenStream {
   public:
     TokenStream(int fd, TokenFormat format) noexcept : fd_(fd), format_(format) {}
 
-    // The line above one of several prompts and its text, after a newline for each but the first,
-    // as tail writes it above files. Ids have none: each prompt with its text is a line.
+    // The line above one of several prompts and its text, as tail writes it above files; on a
+    // terminal an empty line parts it from the text before. Ids have none: each prompt with its
+    // text is a line.
     bool begin_prompt(int64_t number, int64_t count) noexcept;
     // Writes what the token completes, unbuffered. False when writing failed; errno says why.
     bool put(int32_t token) noexcept;
-    // Completes the text and ends the line where it has no end (not for raw bytes).
+    // Completes the text and ends the line where it has no end. Raw bytes of a single text stay as
+    // they are; each of several gets a newline more.
     bool finish() noexcept;
     // Whether what was written last, finish() included, leaves a line without its end.
     bool line_open() const { return line_open_; }
@@ -53,6 +55,7 @@ class TokenStream {
     int fd_;
     TokenFormat format_;
     bool line_open_ = false;
+    bool several_ = false;  // texts
     TerminalText terminal_;
 };
 

@@ -38,6 +38,11 @@ DeviceRecord host_device(int32_t threads) noexcept {
     return {"host", host_isa(), threads};
 }
 
+const char* device_name(int index) noexcept {
+    constexpr int kCount = sizeof kNamed / sizeof *kNamed;
+    return index < kCount ? kNamed[index].name : nullptr;
+}
+
 bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexcept {
     for (const DeviceRecord& known : kNamed) {
         if (std::strcmp(known.name, name) != 0) continue;

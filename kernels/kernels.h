@@ -49,8 +49,10 @@ const KernelTraits& cpu_traits() noexcept;
 
 // This machine, threads as given. Named "host".
 DeviceRecord host_device(int32_t threads) noexcept;
-// A fixed record ("cpu-avx512", "cpu-avx2", "cpu-portable") for plans that must not depend on the
-// machine that makes them; false when the name is unknown.
+// The names of fixed records, for plans that must not depend on the machine that makes them: number
+// `index` from 0, nullptr behind the last.
+const char* device_name(int index) noexcept;
+// The record of one; false when the name is unknown.
 bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexcept;
 
 // Peak flop/s of `threads` threads on values of a dtype: multiply-adds on registers only, best of

@@ -47,7 +47,7 @@ void measure(const char* name, int runs) {
     const double advice_ms = best_ms(runs, [&] {
         const PlanWith plan_with = plans_with(name, overrides, Purpose::train);
         recompute_choices(config, plan, plan_with);
-        budget_changes(config, plan, 0, plan_with);
+        budget_pair(budget_changes(config, plan, 0, plan_with), plan, 0, plan_with);
     });
     const double total_ms = record_ms + plan_ms + advice_ms;
     const double gap = static_cast<double>(plan.total_bytes - plan.lower_bound_slots_bytes) /

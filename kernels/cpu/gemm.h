@@ -3,8 +3,8 @@
 // and a 16-bit c is rounded once, from the sum over all of K. Which operand is transposed is a
 // matter of strides, one of which must be 1. The sum over K runs in blocks of a fixed size in a
 // fixed order, and each element's value does not depend on its place in a tile, so neither shapes
-// of tiles nor threads change bits; products of bf16 have the same bits on every instruction set
-// (products.h).
+// of tiles nor threads change bits; products of bf16 made here have the same bits on every
+// instruction set (products.h).
 // Path: hot.
 #pragma once
 

@@ -1,9 +1,10 @@
 // How the instruction set multiplies values and adds them to fp32 sums: fp32 by fp32, or, where it
 // has vdpbf16ps, pairs of bf16. vdpbf16ps adds the product of the odd elements to the sum first and
-// that of the even ones then, each with one rounding to nearest (measured: bit-equal on 3.2e7 sums;
-// Intel's SDM describes the same). A product of two bf16 is exact in fp32, fused or not, so other
-// instruction sets get the same bits from two fp32 multiply-adds in that order. Only subnormal
-// inputs and results differ: vdpbf16ps takes and makes them as zero.
+// that of the even ones then, each with one rounding to nearest (so Intel's SDM, and
+// tests/kernels/matmul_bits_test). A product of two bf16 is exact in fp32, fused or not, so other
+// instruction sets get the same bits from two fp32 multiply-adds in that order, where packed panels
+// (gemm.h) keep it. Only subnormal inputs and results differ: vdpbf16ps takes and makes them as
+// zero. Dot products of few rows (matmul.cpp) sum over lanes, of which each set has its own number.
 // Path: hot.
 #pragma once
 

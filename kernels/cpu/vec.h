@@ -117,12 +117,13 @@ PLUMB_INLINE VecF rounded_as(const T*, VecF v) {
     return load(static_cast<const T*>(part));
 }
 
-// The first `lanes` elements; the rest are zero, and memory beyond them is not touched.
+// The first `lanes` elements; the rest are zero, and memory beyond them is not touched. Elements
+// are copied as bytes, like whole vectors: the loss writes 16-bit gradients over fp32 logits.
 template <typename T>
 PLUMB_INLINE VecF load_part(const T* p, int64_t lanes) {
     if (lanes >= kLanes) return load(p);
     T part[kLanes] = {};
-    for (int64_t i = 0; i < lanes; ++i) part[i] = p[i];
+    for (int64_t i = 0; i < lanes; ++i) __builtin_memcpy(part + i, p + i, sizeof(T));
     return load(static_cast<const T*>(part));
 }
 template <typename T>
@@ -133,7 +134,7 @@ PLUMB_INLINE void store_part(T* p, VecF v, int64_t lanes) {
     }
     T part[kLanes];
     store(part, v);
-    for (int64_t i = 0; i < lanes; ++i) p[i] = part[i];
+    for (int64_t i = 0; i < lanes; ++i) __builtin_memcpy(p + i, part + i, sizeof(T));
 }
 PLUMB_INLINE float value_at(const float* p) {
     return *p;

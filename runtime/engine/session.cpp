@@ -31,11 +31,12 @@ DeviceRecord device_of(const RunConfig& config) {
         machine.threads > 0 ? static_cast<int32_t>(machine.threads) : usable_cpus();
     if (machine.device == "cpu") return host_device(threads);
     DeviceRecord record;
-    if (!named_device(machine.device.c_str(), threads, &record))
-        throw Error(ExitCode::bad_input, "run.device: unknown device \"" + machine.device +
-                                             "\"; known are cpu, cpu-avx512, cpu-avx2 and "
-                                             "cpu-portable");
-    return record;
+    if (named_device(machine.device.c_str(), threads, &record)) return record;
+    std::string known = "cpu";
+    for (int i = 0; device_name(i) != nullptr; ++i)
+        known += std::string(device_name(i + 1) == nullptr ? " and " : ", ") + device_name(i);
+    throw Error(ExitCode::bad_input,
+                "run.device: unknown device \"" + machine.device + "\"; known are " + known);
 }
 
 RunConfig resolved(RunConfig config) {
@@ -57,13 +58,13 @@ Plan plan_of(const RunConfig& config, Purpose purpose) {
 
 PlanWith plans_with(const std::string& name, const std::vector<std::string>& overrides,
                     Purpose purpose) {
-    std::map<std::string, Plan> made;
-    return [=](const std::string& setting) mutable -> const Plan& {
-        auto at = made.find(setting);
+    std::map<std::vector<std::string>, Plan> made;
+    return [=](const std::vector<std::string>& settings) mutable -> const Plan& {
+        auto at = made.find(settings);
         if (at == made.end()) {
             std::vector<std::string> more = overrides;
-            more.push_back(setting);
-            at = made.emplace(setting, plan_of(load_run(name, more), purpose)).first;
+            more.insert(more.end(), settings.begin(), settings.end());
+            at = made.emplace(settings, plan_of(load_run(name, more), purpose)).first;
         }
         return at->second;
     };

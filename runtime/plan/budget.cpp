@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "runtime/base/checked.h"
 #include "runtime/base/error.h"
@@ -34,12 +35,18 @@ Values block_spacings(const RunConfig& config) {
 constexpr int64_t kLeastTokens = 64;
 constexpr int64_t kLeastLossChunk = 16;
 constexpr int64_t kLeastChunkBytes = 64 * kKiB;
+// Plans that a pair may take to find.
+constexpr int kMostPairs = 6;
+
+// What a change touches (budget.h), the cheapest first.
+enum class Kind : uint8_t { same_bits, rounding, precision, training };
 
 // One setting that can make a plan smaller. Values that the run has already save nothing, values
 // that it cannot have are refused by the settings: neither is advice.
 struct Row {
     const char* setting;
     Values (*values)(const RunConfig&);  // from mild to strong
+    Kind kind;
     const char* price;
 };
 
@@ -47,36 +54,51 @@ struct Row {
 constexpr Row kRows[] = {
     {"checkpoint.chunk_bytes",
      [](const RunConfig& c) { return halves(c.run.checkpoint.chunk_bytes, kLeastChunkBytes); },
-     "same bits; larger checkpoints"},
-    {"train.sample_tokens", [](const RunConfig&) { return Values{"0"}; }, "same bits; no samples"},
+     Kind::same_bits, "same bits; larger checkpoints"},
+    {"train.sample_tokens", [](const RunConfig&) { return Values{"0"}; }, Kind::same_bits,
+     "same bits; no samples"},
     {"generate.prefill_chunk",
-     [](const RunConfig& c) { return halves(c.run.generate.prefill_chunk, 1); },
+     [](const RunConfig& c) { return halves(c.run.generate.prefill_chunk, 1); }, Kind::same_bits,
      "same text; prompts read more slowly"},
-    {kRecompute, [](const RunConfig&) { return Values{"selective"}; },
+    {kRecompute, [](const RunConfig&) { return Values{"selective"}; }, Kind::same_bits,
      "same bits; norms, activations twice"},
-    {kRecompute, [](const RunConfig&) { return Values{"attention"}; },
+    {kRecompute, [](const RunConfig&) { return Values{"attention"}; }, Kind::same_bits,
      "same bits; attention twice"},
-    {kRecompute, block_spacings, "same bits; the forward twice"},
-    {"run.threads", [](const RunConfig&) { return Values{"1"}; }, "same bits; one core"},
+    {kRecompute, block_spacings, Kind::same_bits, "same bits; the forward twice"},
+    {"run.threads", [](const RunConfig&) { return Values{"1"}; }, Kind::same_bits,
+     "same bits; one core"},
     {"train.loss_chunk",
      [](const RunConfig& c) { return halves(c.run.train.loss_chunk, kLeastLossChunk); },
-     "other rounding; head in more pieces"},
+     Kind::rounding, "other rounding; head in more pieces"},
     {"batch.micro_batch", [](const RunConfig& c) { return halves(c.run.batch.micro_batch, 1); },
-     "other rounding; smaller products"},
-    {"layout.reduction", [](const RunConfig&) { return Values{"fast"}; },
+     Kind::rounding, "other rounding; smaller products"},
+    {"layout.reduction", [](const RunConfig&) { return Values{"fast"}; }, Kind::rounding,
      "other rounding; layout changes bits"},
-    {"train.dtype", [](const RunConfig&) { return Values{"bf16"}; }, "other precision"},
-    {"generate.dtype", [](const RunConfig&) { return Values{"bf16"}; }, "other precision"},
+    {"train.dtype", [](const RunConfig&) { return Values{"bf16"}; }, Kind::precision,
+     "other precision"},
+    {"generate.dtype", [](const RunConfig&) { return Values{"bf16"}; }, Kind::precision,
+     "other precision"},
     {"generate.context",
      [](const RunConfig& c) { return halves(c.run.generate.context, kLeastTokens); },
-     "shorter texts"},
+     Kind::training, "shorter texts"},
     {"batch.sequence_length",
      [](const RunConfig& c) { return halves(c.run.batch.sequence_length, kLeastTokens); },
-     "another training: shorter contexts"},
+     Kind::training, "another training: shorter contexts"},
 };
 
 std::string override_of(const char* setting, const std::string& value) {
     return fmt::format("--{}={}", setting, value);
+}
+
+// Nothing when the run cannot have the settings.
+std::optional<int64_t> needed_with(const std::vector<std::string>& settings,
+                                   const PlanWith& plan_with) {
+    try {
+        return needed_bytes(plan_with(settings));
+    } catch (const Error& error) {
+        if (error.code() != ExitCode::bad_input) throw;
+        return std::nullopt;
+    }
 }
 
 // The row's mildest value that fits, or the one that saves most; saved_bytes 0: none helps.
@@ -85,12 +107,10 @@ BudgetChange best_of(const Row& row, const RunConfig& config, int64_t now_bytes,
     BudgetChange best;
     for (const std::string& value : row.values(config)) {
         BudgetChange change{override_of(row.setting, value), row.price};
-        try {
-            change.needed_bytes = needed_bytes(plan_with(change.setting));
-        } catch (const Error& error) {
-            if (error.code() != ExitCode::bad_input) throw;
-            continue;
-        }
+        change.row = static_cast<int>(&row - kRows);
+        const std::optional<int64_t> needed = needed_with({change.setting}, plan_with);
+        if (!needed) continue;
+        change.needed_bytes = *needed;
         change.saved_bytes = now_bytes - change.needed_bytes;
         change.fits = change.needed_bytes <= memory_bytes;
         if (change.saved_bytes > best.saved_bytes) best = change;
@@ -122,6 +142,31 @@ std::vector<BudgetChange> budget_changes(const RunConfig& config, const Plan& pl
     return changes;
 }
 
+std::optional<BudgetPair> budget_pair(const std::vector<BudgetChange>& changes, const Plan& plan,
+                                      int64_t memory_bytes, const PlanWith& plan_with) {
+    const auto kind = [](const BudgetChange& change) { return kRows[change.row].kind; };
+    std::vector<BudgetChange> parts;
+    for (const BudgetChange& change : changes)
+        if (!change.fits && (!changes[0].fits || kind(change) < kind(changes[0])))
+            parts.push_back(change);
+    std::sort(parts.begin(), parts.end(),
+              [](const BudgetChange& a, const BudgetChange& b) { return a.row < b.row; });
+    const int64_t missing = needed_bytes(plan) - memory_bytes;
+    int tries = kMostPairs;
+    for (size_t last = 1; last < parts.size(); ++last) {
+        for (size_t first = 0; first < last; ++first) {
+            const BudgetChange &a = parts[first], &b = parts[last];
+            const bool one_setting = std::strcmp(kRows[a.row].setting, kRows[b.row].setting) == 0;
+            if (one_setting || a.saved_bytes + b.saved_bytes < missing) continue;
+            if (tries-- == 0) return std::nullopt;
+            const std::optional<int64_t> needed = needed_with({a.setting, b.setting}, plan_with);
+            if (needed && *needed <= memory_bytes)
+                return BudgetPair{{a.setting, b.setting}, *needed};
+        }
+    }
+    return std::nullopt;
+}
+
 std::vector<RecomputeChoice> recompute_choices(const RunConfig& config, const Plan& plan,
                                                const PlanWith& plan_with) {
     std::string chosen = print_value(*find_setting(kRecompute), config);
@@ -138,7 +183,7 @@ std::vector<RecomputeChoice> recompute_choices(const RunConfig& config, const Pl
         if (kind == chosen)
             add(kind, plan);
         else
-            add(kind, plan_with(override_of(kRecompute, kind)));
+            add(kind, plan_with({override_of(kRecompute, kind)}));
     }
     return choices;
 }

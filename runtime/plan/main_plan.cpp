@@ -94,8 +94,10 @@ int run(int argc, char** argv) {
                              config.run.run.memory};
     const PlanWith plan_with = plans_with(arguments.name, arguments.overrides, purpose);
     if (purpose == Purpose::train) subject.recompute = recompute_choices(config, plan, plan_with);
-    if (!fits(plan, subject))
+    if (!fits(plan, subject)) {
         subject.changes = budget_changes(config, plan, subject.memory_bytes, plan_with);
+        subject.pair = budget_pair(subject.changes, plan, subject.memory_bytes, plan_with);
+    }
     if (arguments.json) {
         print(report_json(program, plan, subject));
     } else {

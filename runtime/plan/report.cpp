@@ -174,7 +174,11 @@ std::string verdict(const Program& program, const Plan& plan, const ReportSubjec
     else
         text += fmt::format("  does not fit: needs {}, has {}, short by {}\n", human_bytes(needed),
                             human_bytes(memory), human_bytes(needed - memory));
-    if (!fits(plan, subject)) text += changes_text(subject.changes, memory);
+    if (fits(plan, subject)) return text;
+    text += changes_text(subject.changes, memory);
+    if (subject.pair)
+        text += fmt::format("  fits with {} {}: needs {}\n", subject.pair->settings[0],
+                            subject.pair->settings[1], human_bytes(subject.pair->needed_bytes));
     return text;
 }
 
@@ -286,6 +290,10 @@ std::string report_json(const Program& program, const Plan& plan, const ReportSu
                            {"needed_bytes", change.needed_bytes},
                            {"fits", change.fits},
                            {"price", change.price}});
+    Json pair = nullptr;
+    if (subject.pair)
+        pair = {{"settings", {subject.pair->settings[0], subject.pair->settings[1]}},
+                {"needed_bytes", subject.pair->needed_bytes}};
     const DeviceRecord& device = subject.device;
     Json json = {
         {"schema", 1},
@@ -299,6 +307,7 @@ std::string report_json(const Program& program, const Plan& plan, const ReportSu
         {"ranks", Json::array({rank})},
         {"recompute", recompute},
         {"changes", changes},
+        {"pair", pair},
     };
     return json.dump(2) + "\n";
 }

@@ -22,6 +22,7 @@ struct ReportSubject {
     int64_t memory_bytes = 0;  // what the run may use; 0: not stated
     std::vector<RecomputeChoice> recompute = {};
     std::vector<BudgetChange> changes = {};  // when it does not fit
+    std::optional<BudgetPair> pair = {};     // of them
 };
 
 // True when arenas and outside are within the memory, or no memory was stated.

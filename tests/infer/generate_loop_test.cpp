@@ -164,7 +164,7 @@ TEST_F(GenerateLoopTest, PromptsInABatchBecomeWhatTheyBecomeAlone) {
         one.sampling.seed = 5 + i;
         new_tokens += run(one).new_tokens;
         alone.push_back(texts_[0]);
-        expected += (i > 0 ? "\n" : "") + fmt::format("==> prompt {} of 5 <==\n", i + 1) + text_;
+        expected += fmt::format("==> prompt {} of 5 <==\n{}\n", i + 1, text_);
     }
     EXPECT_EQ(alone[1].end, GenerateEnd::context);
     EXPECT_EQ(alone[2].end, GenerateEnd::token_count);

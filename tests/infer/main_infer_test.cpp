@@ -153,12 +153,12 @@ TEST_F(PlumbInfer, SeveralPromptsAreWrittenOneAfterTheOther) {
     }
     const std::string expected = "==> prompt 1 of 3 <==\n" + alone[0] +
                                  "\n==> prompt 2 of 3 <==\n" + alone[1] +
-                                 "\n==> prompt 3 of 3 <==\n" + alone[2];
+                                 "\n==> prompt 3 of 3 <==\n" + alone[2] + "\n";
     ASSERT_EQ(generate("--prompt 'first one' --prompt b --prompt 'c c'" + flags), 0) << error_;
     EXPECT_EQ(output_, expected);
     expect_in_error("context 64 tokens x 3 prompts\n");
     expect_in_error("\ntokens: 18 new after 13 of 3 prompts; prefill ");
-    std::ofstream(path("lines")) << "b\nc c\n";
+    std::ofstream(path("lines")) << "b\r\nc c\r\n";
     for (const char* batch : {" --batch 1", " --batch 2", " --generate.batch=4"}) {
         ASSERT_EQ(generate("--prompt 'first one' --prompts " + path("lines") + flags + batch), 0)
             << error_;
@@ -244,6 +244,10 @@ TEST_F(PlumbInfer, RefusesFlags) {
         {"generate --checkpoint x --prompt a --temperature -1", "--temperature: -1"},
         {"generate --checkpoint x --prompt a --temperature nan", "--temperature: nan"},
         {"generate --checkpoint x --prompt a --seed -1", "-1"},
+        {"generate --checkpoint x --prompt a --seed 99999999999999999999",
+         "--seed: 99999999999999999999 is not an integer from 0 to 9223372036854775807"},
+        {"generate --checkpoint x --prompt a --top-k 9223372036854775808", "--top-k: 92233720368"},
+        {"perplexity --checkpoint x --text a --stride 1e2", "--stride: 1e2 is not an integer"},
         {"generate --checkpoint x --prompt a --top-k -1", "--top-k: -1 is below 0"},
         {"generate --checkpoint x --prompt a --top-p 0", "--top-p: 0 is not above 0"},
         {"generate --checkpoint x --prompt a --top-p 1.01", "--top-p: 1.01 is not above 0"},

@@ -23,8 +23,10 @@ TEST_F(PlumbInfer, Perplexity) {
     EXPECT_GT(loss, 4.0);
     EXPECT_NEAR(value("perplexity: "), std::exp(loss), 1e-3 * std::exp(loss));
     EXPECT_NEAR(value("bits per byte: "), loss / std::log(2.0), 1e-6);
-    expect_in_error(", windows of 64 tokens, 1 at once\nmemory: ");
-    expect_in_error("\ntext: " + path("text") + ", 105 tokens, 2 windows every 64 tokens\n");
+    // The sequences of the training had 8 tokens; the model's context has 64.
+    EXPECT_EQ(output_.rfind("window: 8 tokens, one every 8\n", 0), 0u) << output_;
+    expect_in_error(", windows of 8 tokens, 1 at once\nmemory: ");
+    expect_in_error("\ntext: " + path("text") + ", 105 tokens, 13 windows every 8 tokens\n");
     expect_in_error("\npeak memory: ");
     // The same tokens as a token file, and the same windows at once.
     fs::copy(path("text"), path("t.bin"));
@@ -33,6 +35,10 @@ TEST_F(PlumbInfer, Perplexity) {
     ASSERT_EQ(perplexity("--batch 2 --threads 2 --tokens " + path("t.bin")), 0) << error_;
     EXPECT_NEAR(value("loss: "), loss, 1e-6);
     EXPECT_NE(output_.find("bits per byte: "), std::string::npos);
+    ASSERT_EQ(perplexity("--window 64 --text " + path("text")), 0) << error_;
+    EXPECT_EQ(output_.rfind("window: 64 tokens, one every 64\ntokens: 104\n", 0), 0u) << output_;
+    EXPECT_NE(value("loss: "), loss);
+    expect_in_error(" 2 windows every 64 tokens\n");
     ASSERT_EQ(perplexity("--window 16 --stride 4 --text " + path("text")), 0) << error_;
     EXPECT_EQ(value("tokens: "), 104);
     EXPECT_NE(output_, output);
@@ -58,7 +64,7 @@ TEST_F(PlumbInfer, RefusesTextsToMeasure) {
         {"--tokens " + path("ok"), "has no sidecar"},
         {"--window 0 --text " + path("ok"), "--window: 0 is below 1"},
         {"--window 65 --text " + path("ok"), "must be at most max_position_embeddings, 64"},
-        {"--stride 65 --text " + path("ok"), "--stride: 65 is above the window of 64 tokens"},
+        {"--stride 9 --text " + path("ok"), "--stride: 9 is above the window of 8 tokens"},
         {"--stride -1 --text " + path("ok"), "--stride: -1 is below 0"},
         {"--batch 0 --text " + path("ok"), "batch.micro_batch is 0"},
         {"--prompt a --text " + path("ok"), "unknown argument: --prompt"},

@@ -105,6 +105,11 @@ TEST(Prompt, LinesAreThePromptsOfAFile) {
     EXPECT_EQ(prompts[2].text, "last");
     EXPECT_EQ(prompts[2].where, "file:3");
     EXPECT_EQ(split_prompts("one\n", "file").size(), 1u) << "the last line's end begins no other";
+    const auto windows = split_prompts("one\r\ntwo\\r\r\nlast\r", "file");
+    ASSERT_EQ(windows.size(), 3u);
+    EXPECT_EQ(windows[0].text, "one");
+    EXPECT_EQ(windows[1].text, "two\r");
+    EXPECT_EQ(windows[2].text, "last");
 }
 
 TEST(Prompt, MalformedFilesOfPrompts) {
@@ -113,6 +118,7 @@ TEST(Prompt, MalformedFilesOfPrompts) {
     };
     EXPECT_EQ(fails(""), "file is empty; give one prompt per line");
     EXPECT_EQ(fails("\n"), "file:1: the line is empty; each line is a prompt (\\n is a newline)");
+    EXPECT_EQ(fails("\r\na"), fails("\n"));
     EXPECT_EQ(fails("a\n\nb"),
               "file:2: the line is empty; each line is a prompt (\\n is a newline)");
     const std::string rest =

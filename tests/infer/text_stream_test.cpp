@@ -126,7 +126,7 @@ TEST(TokenStream, ALineAboveEachOfSeveralPrompts) {
         ::close(fds[0]);
         ::close(fds[1]);
         if (format == TokenFormat::raw_bytes) {
-            EXPECT_EQ(text, "==> prompt 1 of 2 <==\nab\n==> prompt 2 of 2 <==\nab");
+            EXPECT_EQ(text, "==> prompt 1 of 2 <==\nab\n==> prompt 2 of 2 <==\nab\n");
         }
         if (format == TokenFormat::terminal) {
             EXPECT_EQ(text, "==> prompt 1 of 2 <==\nab\n\n==> prompt 2 of 2 <==\nab\n");

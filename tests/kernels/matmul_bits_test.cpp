@@ -2,8 +2,9 @@
 
 #include "tests/kernels/bound_case.h"
 
-// Products of bf16 matrices have the same bits on every instruction set and with any number of
-// threads, whether pairs are multiplied by vdpbf16ps or in fp32 (kernels/cpu/products.h).
+// Packed products of bf16 matrices (more than 8 rows) have the same bits on every instruction set
+// and with any number of threads, whether pairs are multiplied by vdpbf16ps or in fp32
+// (kernels/cpu/products.h).
 
 namespace plumb::testing {
 namespace {

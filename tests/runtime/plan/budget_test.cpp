@@ -21,22 +21,27 @@ class Planned {
         config = load_run("tiny", overrides_);
         plan = make(overrides_);
     }
-    const Plan& with(const std::string& setting) {
-        ++asked[setting];
+    const Plan& with(const std::string& setting) { return with(std::vector<std::string>{setting}); }
+    const Plan& with(const std::vector<std::string>& settings) {
+        for (const std::string& setting : settings) ++asked[setting];
+        ++plans;
         std::vector<std::string> more = overrides_;
-        more.push_back(setting);
-        return made_[setting] = make(more);
+        more.insert(more.end(), settings.begin(), settings.end());
+        return made_[settings] = make(more);
     }
     std::vector<BudgetChange> changes(int64_t memory_bytes) {
         asked.clear();
-        return budget_changes(config, plan, memory_bytes,
-                              [this](const std::string& s) -> const Plan& { return with(s); });
+        return budget_changes(config, plan, memory_bytes, plan_with());
+    }
+    PlanWith plan_with() {
+        return [this](const std::vector<std::string>& s) -> const Plan& { return with(s); };
     }
     int64_t needed() const { return needed_bytes(plan); }
 
     RunConfig config;
     Plan plan;
     std::map<std::string, int> asked;
+    int plans = 0;
 
   private:
     Plan make(const std::vector<std::string>& overrides) const {
@@ -52,7 +57,7 @@ class Planned {
     }
     std::vector<std::string> overrides_;
     Purpose purpose_;
-    std::map<std::string, Plan> made_;
+    std::map<std::vector<std::string>, Plan> made_;
 };
 
 const BudgetChange* find(const std::vector<BudgetChange>& changes, const std::string& setting) {
@@ -167,17 +172,47 @@ TEST(BudgetChanges, HalfTheBytesOfValues) {
 TEST(BudgetChanges, OtherErrorsPass) {
     const Planned run({});
     EXPECT_THROW(budget_changes(run.config, run.plan, kMiB,
-                                [](const std::string&) -> const Plan& {
+                                [](const std::vector<std::string>&) -> const Plan& {
                                     throw Error(ExitCode::io, "the file is gone");
                                 }),
                  Error);
 }
 
+TEST(BudgetPair, TheCheapestThatFitsWhereNoChangeOfItsKindDoes) {
+    Planned run({});
+    const auto pair_for = [&](int64_t memory_bytes) {
+        const std::vector<BudgetChange> changes = run.changes(memory_bytes);
+        run.plans = 0;
+        return budget_pair(changes, run.plan, memory_bytes, run.plan_with());
+    };
+    const char* block = "--layout.recompute=block:1";
+    const int64_t alone = needed_bytes(run.with(block));
+    EXPECT_FALSE(pair_for(alone)) << "one change of the cheapest kind is enough";
+    EXPECT_EQ(run.plans, 0);
+    // What recomputation with smaller micro-batches needs, to the byte; neither alone is enough.
+    const int64_t needed =
+        needed_bytes(run.with(std::vector<std::string>{block, "--batch.micro_batch=1"}));
+    ASSERT_LT(needed, needed_bytes(run.with("--batch.micro_batch=1")));
+    const std::optional<BudgetPair> pair = pair_for(needed);
+    ASSERT_TRUE(pair);
+    EXPECT_EQ(pair->settings[0], block);
+    EXPECT_EQ(pair->settings[1], "--batch.micro_batch=1");
+    EXPECT_EQ(pair->needed_bytes, needed);
+    EXPECT_LE(run.plans, 6);
+    const std::optional<BudgetPair> other = pair_for(needed - 1);
+    EXPECT_LE(run.plans, 6);
+    if (other) {
+        EXPECT_LT(other->needed_bytes, needed);
+    }
+    EXPECT_FALSE(pair_for(kMiB));
+    EXPECT_LE(run.plans, 6);
+}
+
 TEST(RecomputeChoices, AreThePlansOfEachKind) {
     for (const char* chosen : {"none", "attention", "block:2", "block:3"}) {
         Planned run({std::string("--layout.recompute=") + chosen});
-        const std::vector<RecomputeChoice> choices = recompute_choices(
-            run.config, run.plan, [&](const std::string& s) -> const Plan& { return run.with(s); });
+        const std::vector<RecomputeChoice> choices =
+            recompute_choices(run.config, run.plan, run.plan_with());
         std::vector<std::string> names;
         for (const RecomputeChoice& choice : choices) {
             names.push_back(choice.recompute);

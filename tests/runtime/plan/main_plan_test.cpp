@@ -40,13 +40,15 @@ nlohmann::json plan_json(const std::string& arguments) {
 }
 
 constexpr const char* kDevice = " --run.device=cpu-avx512 --run.threads=2 ";
+// Computes in bf16 unless told otherwise.
+constexpr const char* kBf16Device = " --run.device=cpu-avx512_bf16 --run.threads=2 ";
 
 // Bytes of each arena in use, total and both bounds: one line of the golden file.
-std::string golden_line(const std::string& preset, const std::string& program) {
-    const auto json = plan_json(preset + kDevice + "--program " + program);
+std::string golden_line(const std::string& preset, const std::string& program, const char* device) {
+    const auto json = plan_json(preset + device + "--program " + program);
     const auto& rank = json.at("ranks").at(0);
     std::ostringstream line;
-    line << preset << ' ' << program;
+    line << preset << ' ' << program << (device == kBf16Device ? " bf16" : "");
     int64_t sum = 0;
     for (const auto& [arena, value] : rank.at("arenas").items()) {
         const int64_t bytes = value.get<int64_t>();
@@ -65,11 +67,16 @@ std::string golden_line(const std::string& preset, const std::string& program) {
     return line.str() + "\n";
 }
 
-// Every preset's bytes on one fixed device: what changes them shows up in review.
+// Every preset's bytes on one fixed device, and some on one of bf16: what changes them shows up in
+// review.
 TEST(PlumbPlan, BytesOfEveryPreset) {
     std::string now;
     for (const Preset& preset : presets())
-        for (const char* program : {"train", "generate"}) now += golden_line(preset.name, program);
+        for (const char* program : {"train", "generate"})
+            now += golden_line(preset.name, program, kDevice);
+    for (const char* preset : {"tiny", "gpt2-124m", "llama3-8b"})
+        for (const char* program : {"train", "generate"})
+            now += golden_line(preset, program, kBf16Device);
     const std::string path = PLUMB_SOURCE_DIR "/tests/runtime/plan/golden_plans.txt";
     std::ifstream file(path);
     std::stringstream golden;
@@ -123,6 +130,25 @@ TEST(PlumbPlan, AdviceThatFitsFits) {
     EXPECT_NE(hopeless.output.find("no single change fits; the best, --"), std::string::npos)
         << hopeless.output;
     EXPECT_TRUE(plan_json(std::string("tiny") + kDevice).at("changes").empty());
+}
+
+// So do two settings where a single one would mean another training.
+TEST(PlumbPlan, APairThatFitsFits) {
+    const std::string run = std::string("gpt2-124m") + kBf16Device + "--memory 2GiB";
+    const auto advised = nlohmann::json::parse(run_plan(run + " --json").output);
+    EXPECT_EQ(advised.at("changes").at(0).at("setting"), "--batch.sequence_length=64");
+    const auto& pair = advised.at("pair");
+    const std::string first = pair.at("settings").at(0), second = pair.at("settings").at(1);
+    const Outcome changed = run_plan(run + " " + first + " " + second + " --json");
+    EXPECT_EQ(changed.code, 0);
+    const auto rank = nlohmann::json::parse(changed.output).at("ranks").at(0);
+    EXPECT_EQ(rank.at("total_bytes").get<int64_t>() + rank.at("outside_bytes").get<int64_t>(),
+              pair.at("needed_bytes").get<int64_t>());
+    EXPECT_EQ(run_plan(run + " " + first).code, 3);
+    EXPECT_EQ(run_plan(run + " " + second).code, 3);
+    const std::string text = run_plan(run).output;
+    EXPECT_NE(text.find("  fits with " + first + " " + second + ": needs "), std::string::npos)
+        << text;
 }
 
 TEST(PlumbPlan, EachKindOfRecomputationIsPlanned) {
@@ -182,7 +208,9 @@ TEST(PlumbPlan, BadInput) {
         {"tiny --program serve", "serve"},
         {"tiny --batch.micro_batch=0", "batch.micro_batch"},
         {"tiny --batch.micro_bach=1", "batch.micro_batch"},
-        {"tiny --run.device=abacus", "abacus"},
+        {"tiny --run.device=abacus",
+         "unknown device \"abacus\"; known are cpu, cpu-portable, cpu-avx2, cpu-avx512 and "
+         "cpu-avx512_bf16"},
         {"tiny --json --listing", "--listing"},
     };
     for (const auto& [arguments, part] : cases) {

@@ -142,6 +142,13 @@ TEST_F(Report, ChangesWhenItDoesNotFit) {
     EXPECT_EQ(json.at("changes").at(0).at("saved_bytes"), 64);
     EXPECT_EQ(json.at("changes").at(0).at("fits"), true);
     EXPECT_EQ(json.at("changes").at(1).at("price"), "same bits; one core");
+    EXPECT_TRUE(json.at("pair").is_null());
+    EXPECT_EQ(report.find("fits with"), std::string::npos) << report;
+    subject_.pair = {{"--a=1", "--b=2"}, 64};
+    EXPECT_NE(text().find("\n  fits with --a=1 --b=2: needs 64 B\n"), std::string::npos) << text();
+    const auto paired = nlohmann::json::parse(report_json(small_.program, plan_, subject_));
+    EXPECT_EQ(paired.at("pair").at("settings").at(1), "--b=2");
+    EXPECT_EQ(paired.at("pair").at("needed_bytes"), 64);
     subject_.changes.erase(subject_.changes.begin());
     EXPECT_NE(text().find("no single change fits; the best, --run.threads=1, is short by 1 B"),
               std::string::npos)
