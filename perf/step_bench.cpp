@@ -153,6 +153,7 @@ RunConfig config_of(const std::string& preset, int64_t micro_batch, int64_t leng
     std::vector<std::string> overrides = {fmt::format("batch.micro_batch={}", micro_batch),
                                           fmt::format("batch.global_batch={}", micro_batch),
                                           fmt::format("batch.sequence_length={}", length),
+                                          fmt::format("generate.batch={}", micro_batch),
                                           fmt::format("run.threads={}", threads),
                                           "train.sample_tokens=0"};
     overrides.insert(overrides.end(), more.begin(), more.end());
