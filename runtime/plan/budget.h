@@ -12,6 +12,7 @@
 // Path: cold.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <string>
@@ -45,7 +46,7 @@ std::vector<BudgetChange> budget_changes(const RunConfig& config, const Plan& pl
 
 // Two of these changes, together.
 struct BudgetPair {
-    std::string settings[2];
+    std::array<std::string, 2> settings;
     int64_t needed_bytes = 0;  // at most the memory
 };
 // The cheapest pair of `changes` that fits: of two pairs, that whose costlier change is cheaper.
