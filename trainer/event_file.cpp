@@ -36,8 +36,8 @@ class WireBuffer {
 
     void little_endian(uint64_t value, int64_t size_bytes) noexcept {
         CHECK(size() + size_bytes <= kRecordBytesMost);
-        for (int64_t i = 0; i < size_bytes; ++i)
-            *end_++ = static_cast<unsigned char>(value >> (8 * i));
+        for (int64_t i = 0; i < size_bytes; ++i, value >>= 8)
+            *end_++ = static_cast<unsigned char>(value);
     }
     void varint(uint64_t value) noexcept {
         for (; value >= 0x80; value >>= 7) little_endian((value & 0x7f) | 0x80, 1);

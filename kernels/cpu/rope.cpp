@@ -35,8 +35,8 @@ void rope(const KernelArgs& args) noexcept {
                     const int64_t lanes = half - i;
                     const VecF c = load_part(cosine + i, lanes), s = load_part(sine + i, lanes);
                     const VecF p = load_part(x + i, lanes), q = load_part(x + half + i, lanes);
-                    store_part(x + i, p * c - q * s, lanes);
-                    store_part(x + half + i, q * c + p * s, lanes);
+                    store_part(x + i, unfused(p * c) - q * s, lanes);
+                    store_part(x + half + i, unfused(q * c) + p * s, lanes);
                 }
             }
         }

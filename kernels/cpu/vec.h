@@ -143,6 +143,12 @@ template <typename T>
 PLUMB_INLINE float value_at(const T* p) {
     return load_part(p, 1)[0];
 }
+// A product that is rounded by itself: of two products that are added, the compiler would choose
+// which to fuse, and not choose alike in each copy of the code.
+PLUMB_INLINE VecF unfused(VecF v) {
+    asm("" : "+x"(v));
+    return v;
+}
 PLUMB_INLINE VecF max_of(VecF a, VecF b) {
     return a > b ? a : b;
 }
