@@ -25,6 +25,13 @@ PLUMB_INLINE void transpose_rows(const T* from, int64_t row, int64_t rows, int64
     for (int64_t d = 0; d < size; ++d)
         for (int64_t i = rows; i < kQueries; ++i) to[d * kQueries + i] = 0.0F;
 }
+PLUMB_INLINE void transpose_rows(const float* from, int64_t row, int64_t rows, int64_t size,
+                                 float scale, float* to) {
+    for (int64_t d = 0; d < size; ++d) {
+        for (int64_t i = 0; i < rows; ++i) to[d * kQueries + i] = from[i * row + d] * scale;
+        for (int64_t i = rows; i < kQueries; ++i) to[d * kQueries + i] = 0.0F;
+    }
+}
 // to[d] = scale * from[d][i], the way back of one row.
 template <typename T>
 PLUMB_INLINE void transpose_back(const float* from, int64_t i, int64_t size, float scale, T* to) {
@@ -34,6 +41,10 @@ PLUMB_INLINE void transpose_back(const float* from, int64_t i, int64_t size, flo
         for (int64_t l = 0; l < lesser(kLanes, lanes); ++l) part[l] = from[(d + l) * kQueries + i];
         store_part(to + d, load(part) * splat(scale), lanes);
     }
+}
+PLUMB_INLINE void transpose_back(const float* from, int64_t i, int64_t size, float scale,
+                                 float* to) {
+    for (int64_t d = 0; d < size; ++d) to[d] = from[d * kQueries + i] * scale;
 }
 
 // Rows as floats: themselves, or widened into `to`, whole vectors each.

@@ -80,12 +80,21 @@ PLUMB_INLINE void pack_rows(const Source<T>& s, int64_t rows, int64_t depth, flo
         transpose_words<width>(wide, kRun * 4, rows, count, panel + p * width);
     }
 }
+template <typename T>
+PLUMB_INLINE void widen(const T* from, int64_t count, float* to) {
+    for (int64_t i = 0; i < count; i += kLanes)
+        store_part(to + i, load_part(from + i, count - i), count - i);
+}
 template <int64_t width, typename T>
 PLUMB_INLINE void pack_columns(const Source<T>& s, int64_t rows, int64_t depth, float* panel) {
-    for (int64_t p = 0; p < depth; ++p)
-        for (int64_t i = 0; i < rows; i += kLanes)
-            store_part(panel + p * width + i, load_part(s.from + p * s.col + i, rows - i),
-                       rows - i);
+    for (int64_t p = 0; p < depth; ++p) {
+        const T* from = s.from + p * s.col;
+        // A copy whose size the compiler knows takes a few moves, a part of a vector takes a loop.
+        if (Value<T>::dtype == Dtype::f32 && rows == width)
+            __builtin_memcpy(panel + p * width, from, width * sizeof(float));
+        else
+            widen(from, rows, panel + p * width);
+    }
 }
 
 PLUMB_INLINE void pair_four(const Bf16* low, const Bf16* high, uint32_t* to) {
