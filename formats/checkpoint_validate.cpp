@@ -1,6 +1,7 @@
 #include "formats/checkpoint_validate.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 
 #include "runtime/base/checked.h"
@@ -74,11 +75,37 @@ constexpr StreamRule kStreamRules[] = {
     {"state", ~uint32_t{0}, 0},
 };
 
+// "f32, bf16, f16"
+struct DtypeNames {
+    char text[64] = "";
+    explicit DtypeNames(uint32_t dtypes) noexcept {
+        size_t length = 0;
+        for (uint32_t d = 0; d < 32 && length < sizeof text; ++d)
+            if ((dtypes >> d & 1) != 0)
+                length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length,
+                                                            "%s%s", length == 0 ? "" : ", ",
+                                                            dtype_name(static_cast<Dtype>(d))));
+    }
+};
+
+// "7 x 5", of a valid record
+struct ShapeText {
+    char text[96] = "scalar";
+    explicit ShapeText(const TensorRecord& tensor) noexcept {
+        size_t length = 0;
+        for (int d = 0; d < tensor.rank; ++d)
+            length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length,
+                                                        "%s%lld", d == 0 ? "" : " x ",
+                                                        static_cast<long long>(tensor.dim[d])));
+    }
+};
+
 bool has_dtype_of(const TensorRecord& tensor, uint32_t dtypes) noexcept {
     return (bit_of(tensor_dtype(tensor)) & dtypes) != 0;
 }
 
-// One of a table of valid records against the rule of its stream.
+// One of a table of valid records against the rule of its stream. The table has its hash: what
+// breaks a rule was written so, by another program, and is no damage.
 Status validate_stream(const char* file, const TensorRecord& tensor, const TensorRecord* tensors,
                        int64_t count) noexcept {
     const auto* rule = std::find_if(
@@ -90,20 +117,25 @@ Status validate_stream(const char* file, const TensorRecord& tensor, const Tenso
                        "master, moment1, moment2, state",
                        file, tensor.stream, tensor.name);
     if (!has_dtype_of(tensor, rule->dtypes))
-        return damaged("%s: %s of %s has dtype code %u, which that stream cannot have", file,
-                       tensor.stream, tensor.name, tensor.dtype_code);
+        return failure(StatusCode::unsupported,
+                       "%s: %s of %s is %s; this program knows that stream in %s", file,
+                       tensor.stream, tensor.name, dtype_name(tensor_dtype(tensor)),
+                       DtypeNames(rule->dtypes).text);
     if (rule->param_dtypes == 0) return {};
     const auto* param = std::find_if(tensors, tensors + count, [&](const TensorRecord& other) {
-        return std::strcmp(other.stream, "param") == 0 &&
-               std::strcmp(other.name, tensor.name) == 0 && other.rank == tensor.rank &&
-               std::memcmp(other.dim, tensor.dim, sizeof tensor.dim) == 0;
+        return std::strcmp(other.stream, "param") == 0 && std::strcmp(other.name, tensor.name) == 0;
     });
     if (param == tensors + count)
-        return damaged("%s: %s of %s stands beside no param of its name and shape", file,
-                       tensor.stream, tensor.name);
+        return failure(StatusCode::unsupported, "%s: %s of %s stands beside no param of that name",
+                       file, tensor.stream, tensor.name);
+    if (param->rank != tensor.rank || std::memcmp(param->dim, tensor.dim, sizeof tensor.dim) != 0)
+        return failure(StatusCode::unsupported, "%s: %s of %s is %s, its param is %s", file,
+                       tensor.stream, tensor.name, ShapeText(tensor).text, ShapeText(*param).text);
     if (!has_dtype_of(*param, rule->param_dtypes))
-        return damaged("%s: %s of %s stands beside a param of dtype code %u, which has none", file,
-                       tensor.stream, tensor.name, param->dtype_code);
+        return failure(StatusCode::unsupported,
+                       "%s: %s of %s stands beside a param in %s; this program knows it beside %s",
+                       file, tensor.stream, tensor.name, dtype_name(tensor_dtype(*param)),
+                       DtypeNames(rule->param_dtypes).text);
     return {};
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 
@@ -108,9 +109,9 @@ int verify(const std::string& path) {
                        checkpoint, reader.record().step, reader.tensor_count(),
                        reader.chunk_count(), reader.stored_bytes(),
                        to_hex(reader.header().state_digest));
-        } catch (const CheckpointDamage& damage) {
-            print_error(damage.what());
-            exit_code = static_cast<int>(damage.code());
+        } catch (const Error& error) {  // the others are verified too
+            print_error(error.what());
+            exit_code = std::max(exit_code, static_cast<int>(error.code()));
         }
     }
     return exit_code;

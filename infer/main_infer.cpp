@@ -117,7 +117,7 @@ std::string integer_error(const std::string& text) {
     int64_t value = 0;
     const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (code == std::errc{} && end == text.data() + text.size()) return "";
-    return fmt::format("{} is not an integer from 0 to {}", text, INT64_MAX);
+    return fmt::format("{} is not an integer of at most {}", text, INT64_MAX);
 }
 
 // Flags of both commands, and what they are short for.

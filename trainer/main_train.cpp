@@ -6,6 +6,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/resume_config.h"
 #include "runtime/exec/wait_policy.h"
 #include "trainer/fit_advice.h"
 #include "trainer/run_report.h"
@@ -53,11 +54,7 @@ int run(int argc, char** argv) {
     // Who reads the output may stop reading (`| head`); that must not cost the training.
     std::signal(SIGPIPE, SIG_IGN);
     std::vector<std::string> overrides = app.remaining();
-    RunConfig config = load_run(file, overrides);
-    if (const std::string dtype = dtype_override(config); !dtype.empty()) {
-        overrides.push_back(dtype);
-        config = load_run(file, overrides);
-    }
+    const RunConfig config = load_training(file, &overrides);
     try {
         return train_run(config, file);
     } catch (const Error& error) {

@@ -172,24 +172,6 @@ int exit_code(const TrainResult& result, int64_t step) {
 
 }  // namespace
 
-std::string dtype_override(const RunConfig& config) {
-    const CheckpointSpec& checkpoint = config.run.checkpoint;
-    if (config.run.train.dtype != ComputeDtype::automatic || checkpoint.resume == "never")
-        return "";
-    const std::string& folder = checkpoint.resume == "auto" ? checkpoint.dir : checkpoint.resume;
-    try {
-        RunConfig saved = config_of_checkpoint(folder, {});
-        // Of the time before there were others.
-        if (saved.run.train.dtype == ComputeDtype::automatic)
-            saved.run.train.dtype = ComputeDtype::fp32;
-        const char* dtype = value_dtype_name(program_dtype(saved, Purpose::train));
-        say("train.dtype is auto: goes on in {}, as the checkpoint in {}", dtype, folder);
-        return fmt::format("--train.dtype={}", dtype);
-    } catch (const Error&) {
-        return "";  // there is none, or loading it says what is wrong with it
-    }
-}
-
 int train_run(const RunConfig& unresolved, const std::string& name) {
     const RunConfig config = resolved(unresolved);
     say_title(config, name);

@@ -9,10 +9,6 @@
 
 namespace plumb {
 
-// The override that keeps a resumed run in its dtype: train.dtype = auto chooses for the machine at
-// the start of a run only. Empty when the dtype is not auto or nothing is there to resume.
-std::string dtype_override(const RunConfig& config);
-
 // `name` is what the user called the configuration. Returns the process's exit code: 0, also when
 // asked to stop; 1 after three steps without finite gradients in a row; 4 when the last save
 // failed. Throws Error for everything found before the first step.

@@ -247,9 +247,8 @@ std::vector<Setting> train_settings() {
          training,
          {},
          "auto, fp32, bf16, fp16",
-         "weights and activations; bf16 and fp16 keep fp32 masters; auto: as the checkpoint that "
-         "is "
-         "resumed, else bf16 where the CPU has AVX-512 BF16, otherwise fp32"},
+         "weights and activations; bf16 and fp16 keep fp32 masters; auto: as the checkpoint "
+         "that is resumed, else bf16 where the CPU has AVX-512 BF16, otherwise fp32"},
         {"train.loss_scale", FIELD(run.train.loss_scale), training, range(1, 16777216), "",
          "fp16: factor of the loss at the start, a power of two; halved by a step that is not "
          "finite"},

@@ -4,6 +4,7 @@
 
 #include "formats/checkpoint_writer.h"
 #include "runtime/base/error.h"
+#include "runtime/engine/resume_config.h"
 #include "runtime/engine/state_records.h"
 #include "runtime/exec/machine_limits.h"
 #include "runtime/exec/seal.h"
@@ -64,7 +65,9 @@ PlanWith plans_with(const std::string& name, const std::vector<std::string>& ove
         if (at == made.end()) {
             std::vector<std::string> more = overrides;
             more.insert(more.end(), settings.begin(), settings.end());
-            at = made.emplace(settings, plan_of(load_run(name, more), purpose)).first;
+            const RunConfig config =
+                purpose == Purpose::train ? load_training(name, &more) : load_run(name, more);
+            at = made.emplace(settings, plan_of(config, purpose)).first;
         }
         return at->second;
     };

@@ -27,7 +27,8 @@ ProgramInputs program_inputs(const RunConfig& config);
 // What a session of this configuration would reserve (without red zones); reserves nothing.
 Plan plan_of(const RunConfig& config, Purpose purpose);
 
-// Plans of the run of load_run(name, overrides) with more overrides, each made once.
+// Plans of the run of load_run(name, overrides), a training's of load_training, with more
+// overrides; each made once.
 PlanWith plans_with(const std::string& name, const std::vector<std::string>& overrides,
                     Purpose purpose);
 

@@ -42,9 +42,23 @@ bool open_newest(const std::string& directory, const std::function<void(Checkpoi
         load(reader);
         return true;
     }
-    return load_newest(directory, load, [&](const std::string& path, const CheckpointDamage& why) {
-        if (passed != nullptr) passed->push_back({path, why.what(), why.lasting()});
-    });
+    std::vector<PassedOver> damaged;
+    bool found = false;
+    try {
+        found =
+            load_newest(directory, load, [&](const std::string& path, const CheckpointDamage& why) {
+                damaged.push_back({path, why.what(), why.lasting()});
+            });
+    } catch (const CheckpointDamage&) {
+        throw;  // of all of them
+    } catch (const Error& error) {
+        std::string text = error.what();
+        for (const PassedOver& p : damaged)
+            text += fmt::format("; it was tried because of {}: {}", p.path, p.why);
+        throw Error(error.code(), text);
+    }
+    if (passed != nullptr) *passed = std::move(damaged);
+    return found;
 }
 
 // Fails for checkpoint.dir: exit code 2 where another name would help.
@@ -63,6 +77,10 @@ void check_path_length(const std::string& directory) {
     const FileName widest = step_directory_name(std::numeric_limits<int64_t>::max(), 0);
     check_folder(join_path(directory.c_str(), widest.text, &step));
     check_folder(join_path(step.text, data_file_name(0).text, &file));
+}
+
+std::string shape_text(const Shape& shape) {
+    return fmt::format("[{}]", fmt::join(shape.dim, shape.dim + shape.rank, ", "));
 }
 
 // The lines "key = value" of `text` whose keys `like` has too.
@@ -247,8 +265,11 @@ int64_t StateIo::find_tensor(const CheckpointReader& reader, const char* stream,
                              const std::string& name, const Shape& shape) const {
     const int64_t tensor = reader.find(stream, name);
     if (tensor >= 0 && !(tensor_shape(reader.tensor(tensor)) == shape))
-        throw Error(ExitCode::bad_input,
-                    fmt::format("checkpoint {}: {} has another shape", reader.path(), name));
+        throw Error(
+            ExitCode::bad_input,
+            fmt::format("checkpoint {}: {} of {} is {}, in this model it is {}", reader.path(),
+                        stream, name, shape_text(tensor_shape(reader.tensor(tensor))),
+                        shape_text(shape)));
     return tensor;
 }
 
@@ -289,7 +310,8 @@ void StateIo::load_weights(CheckpointReader& reader, const Param& param,
     }
     constexpr int64_t kBlock = int64_t{1} << 20;  // a few chunks, so that few are decoded twice
     std::vector<uint32_t> block(static_cast<size_t>(kBlock));
-    for (const int64_t tensor : {weight, rest}) {
+    const bool whole_master = rest >= 0 && stored == Dtype::f16;  // the param adds nothing to it
+    for (const int64_t tensor : {whole_master ? -1 : weight, rest}) {
         if (tensor < 0) continue;
         const TensorRecord& record = reader.tensor(tensor);
         for (int64_t first = 0; first < param.elements(); first += kBlock) {

@@ -7,6 +7,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/config/run_config.h"
+#include "runtime/engine/resume_config.h"
 #include "runtime/engine/session.h"
 #include "runtime/models/model_program.h"
 #include "runtime/plan/plan.h"
@@ -80,10 +81,13 @@ void print(const std::string& text) {
 int run(int argc, char** argv) {
     Arguments arguments;
     if (!parse(argc, argv, arguments)) return 0;
-    const RunConfig config = resolved(load_run(arguments.name, arguments.overrides));
     const Purpose purpose = arguments.program == "train"      ? Purpose::train
                             : arguments.program == "generate" ? Purpose::generate
                                                               : Purpose::score;
+    const RunConfig config =
+        resolved(purpose == Purpose::train ? load_training(arguments.name, &arguments.overrides)
+                                           : load_run(arguments.name, arguments.overrides));
+    for (const std::string& note : config.notes) fmt::print(stderr, "note: {}\n", note);
     const ProgramInputs inputs = program_inputs(config);
     const Program program = build_program(config, inputs, purpose);
     const Plan plan = make_plan(program, inputs.device);

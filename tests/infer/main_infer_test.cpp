@@ -245,7 +245,7 @@ TEST_F(PlumbInfer, RefusesFlags) {
         {"generate --checkpoint x --prompt a --temperature nan", "--temperature: nan"},
         {"generate --checkpoint x --prompt a --seed -1", "-1"},
         {"generate --checkpoint x --prompt a --seed 99999999999999999999",
-         "--seed: 99999999999999999999 is not an integer from 0 to 9223372036854775807"},
+         "--seed: 99999999999999999999 is not an integer of at most 9223372036854775807"},
         {"generate --checkpoint x --prompt a --top-k 9223372036854775808", "--top-k: 92233720368"},
         {"perplexity --checkpoint x --text a --stride 1e2", "--stride: 1e2 is not an integer"},
         {"generate --checkpoint x --prompt a --top-k -1", "--top-k: -1 is below 0"},

@@ -50,12 +50,16 @@ class TrainFolder : public ::testing::Test {
         std::ofstream(path(name), std::ios::binary) << bytes;
     }
 
-    // Runs plumb-train run.toml ARGUMENTS in the folder; returns its exit code and keeps both
-    // outputs. `before` are shell commands of the same process. Threads that wait sleep, so that
-    // more of them than free cores do not take turns spinning.
+    // Runs PROGRAM run.toml ARGUMENTS in the folder; returns its exit code and keeps both outputs.
+    // `before` are shell commands of the same process. Threads that wait sleep, so that more of
+    // them than free cores do not take turns spinning.
     int train(const std::string& arguments = "", const std::string& before = "true") {
+        return run("plumb-train", arguments, before);
+    }
+    int plan(const std::string& arguments = "") { return run("plumb-plan", arguments, "true"); }
+    int run(const std::string& program, const std::string& arguments, const std::string& before) {
         const std::string command = "cd " + folder_ + " && export OMP_WAIT_POLICY=passive; " +
-                                    before + "; exec " PLUMB_BIN_DIR "/plumb-train run.toml " +
+                                    before + "; exec " PLUMB_BIN_DIR "/" + program + " run.toml " +
                                     arguments + " >stdout.txt 2>stderr.txt";
         const int status = std::system(command.c_str());
         output_ = contents_of(path("stdout.txt"));

@@ -288,6 +288,28 @@ TEST_F(TrainRun, WhatDoesNotFitComesWithAdvice) {
         << error_;
 }
 
+// What resumes needs room for the chunks that were saved: smaller ones are refused, and no advice.
+TEST_F(TrainRun, SmallerChunksAreNoAdviceForARunThatResumes) {
+    const std::string small = "--checkpoint.chunk_bytes=65536 --train.stop_at=3 ";
+    const std::string little = "--run.memory=9MiB --checkpoint.resume=";
+    EXPECT_EQ(plan(little + "auto"), 3);
+    EXPECT_NE(output_.find("checkpoint.chunk_bytes"), std::string::npos) << output_;
+    ASSERT_EQ(train("--train.stop_at=2"), 0) << error_;
+    EXPECT_EQ(plan(little + "auto"), 3);
+    EXPECT_EQ(output_.find("checkpoint.chunk_bytes"), std::string::npos) << output_;
+    EXPECT_EQ(train(little + "auto"), 3);
+    EXPECT_EQ(error_.find("checkpoint.chunk_bytes"), std::string::npos) << error_;
+    EXPECT_EQ(plan(little + "never"), 3);
+    EXPECT_NE(output_.find("checkpoint.chunk_bytes"), std::string::npos) << output_;
+    for (const bool trains : {true, false}) {
+        EXPECT_EQ(trains ? train(small) : plan(small), 2);
+        EXPECT_EQ(error_,
+                  "error: checkpoint.chunk_bytes: 65536, but the checkpoint in run has chunks of "
+                  "1048576 bytes, and what resumes it needs no less\n");
+    }
+    EXPECT_EQ(train(small + "--checkpoint.dir=other"), 0) << error_;
+}
+
 TEST_F(TrainRun, ACheckpointOfAnotherModelIsRefused) {
     ASSERT_EQ(train("--train.steps=5 --train.warmup_steps=0"), 0) << error_;
     EXPECT_EQ(train("--model.num_hidden_layers=3"), 2);

@@ -255,9 +255,33 @@ TEST_F(StateIoTest, ACheckpointOfAnotherVersionIsRefused) {
     EXPECT_HAS(text, "reads version " + std::to_string(kCheckpointVersion));
     EXPECT_TRUE(fs::exists(older_format)) << "keeps its name";
     EXPECT_HAS(error_of(ExitCode::bad_input, [&] { state.refuse_later_steps(0); }), "of step 55");
+}
+
+TEST_F(StateIoTest, RetentionRemovesNoCheckpointOfAnotherVersion) {
+    save({10, 20, 40, 55});
+    set_version(step_path(20), 1);
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    state.prepare_folder();
+    EXPECT_EQ(state.load(folder).record.step, 55) << "whose run these are";
     int removed = -1;
     ASSERT_TRUE(state.prune(&removed).ok());
-    EXPECT_EQ(removed, 0);
+    EXPECT_EQ(removed, 1) << "step 10";
+    EXPECT_EQ(steps(), (std::vector<int64_t>{55, 40, 20}));
+}
+
+// Which says nothing of why that older one was tried.
+TEST_F(StateIoTest, ARefusalNamesTheDamageThatLedToIt) {
+    save({40, 55});
+    set_version(step_path(40), 1);
+    const std::string damaged = damage(55);
+    Session session(config, Purpose::train);
+    StateIo state(session);
+    state.prepare_folder();
+    const std::string text = error_of(ExitCode::bad_input, [&] { state.load(folder); });
+    EXPECT_HAS(text, "format version 1");
+    EXPECT_HAS(text, "it was tried because of " + damaged + ": ");
+    EXPECT_TRUE(fs::exists(damaged)) << "keeps its name";
 }
 
 TEST_F(StateIoTest, ModelsAreComparedByTheirSettings) {
