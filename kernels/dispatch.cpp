@@ -8,10 +8,9 @@ namespace plumb {
 namespace {
 
 constexpr DeviceRecord kNamed[] = {
-    {"cpu-portable", Isa::portable, 1},
-    {"cpu-avx2", Isa::avx2, 1},
-    {"cpu-avx512", Isa::avx512, 1},
-    {"cpu-avx512_bf16", Isa::avx512_bf16, 1},
+    {"cpu-portable", Isa::portable, 1}, {"cpu-avx2", Isa::avx2, 1},
+    {"cpu-avx512", Isa::avx512, 1},     {"cpu-avx512_bf16", Isa::avx512_bf16, 1},
+    {"cuda-sm80", Isa::sm80, 1},        {"cuda-sm90", Isa::sm90, 1},
 };
 
 }  // namespace
@@ -47,7 +46,7 @@ bool named_device(const char* name, int32_t threads, DeviceRecord* record) noexc
     for (const DeviceRecord& known : kNamed) {
         if (std::strcmp(known.name, name) != 0) continue;
         *record = known;
-        record->threads = threads;
+        record->threads = is_cuda(known.isa) ? 1 : threads;
         return true;
     }
     return false;

@@ -12,6 +12,12 @@
 #include "tests/kernels/case_table.h"
 #include "tests/kernels/value_bits.h"
 
+#ifdef PLUMB_CUDA_EMULATION
+#include <cuda_emulation.h>
+
+#include "kernels/cuda/kernel_list.h"
+#endif
+
 namespace plumb::testing {
 
 inline constexpr int64_t kRedBytes = 256;
@@ -149,6 +155,30 @@ inline StepScalars test_scalars() {
     return s;
 }
 
+// The instruction sets whose kernels run here: those of this CPU and, where the CUDA kernels are
+// compiled for the emulation, the GPU's. Threads have no meaning there; more than one stands for
+// the reversed order of everything that a GPU may do in any order.
+inline std::vector<Isa> tested_isas() {
+    std::vector<Isa> isas;
+    for (int i = 0; i <= static_cast<int>(host_isa()); ++i) isas.push_back(static_cast<Isa>(i));
+#ifdef PLUMB_CUDA_EMULATION
+    isas.push_back(Isa::sm80);
+#endif
+    return isas;
+}
+inline const KernelTable& tested_table(Isa isa) {
+#ifdef PLUMB_CUDA_EMULATION
+    if (is_cuda(isa)) return cuda::table(isa);
+#endif
+    return kernel_table(isa);
+}
+inline Kernel kernel_of(OpKind kind, Dtype dtype, Isa isa) {
+    return tested_table(isa).kernel[static_cast<int>(kind)][value_index(dtype)];
+}
+inline std::string device_name_of(Isa isa) {
+    return std::string(is_cuda(isa) ? "cuda-" : "cpu-") + isa_name(isa);
+}
+
 class BoundCase {
   public:
     BoundCase(const KernelCase& c, const Values& values, Isa isa, int32_t threads)
@@ -163,8 +193,8 @@ class BoundCase {
         }
         const Op op = c.op();
         DeviceRecord device;
-        CHECK(named_device((std::string("cpu-") + isa_name(isa)).c_str(), threads, &device));
-        scratch_ = Buffer(cpu_traits().scratch_bytes(op, c.shape, device));
+        CHECK(named_device(device_name_of(isa).c_str(), threads, &device));
+        scratch_ = Buffer(kernel_traits(isa).scratch_bytes(op, c.shape, device));
         std::memset(scratch_.data(), 0xFF, static_cast<size_t>(scratch_.size_bytes()));
     }
 
@@ -172,8 +202,10 @@ class BoundCase {
         const KernelArgs args{
             &case_.attrs, case_.shape,       data_,   scratch_.data(), scratch_.size_bytes(),
             &scalars,     case_.micro_batch, threads_};
-        kernel_table(isa_).kernel[static_cast<int>(case_.kind)][value_index(case_.value_dtype)](
-            args);
+#ifdef PLUMB_CUDA_EMULATION
+        cuda::emulation::set_reversed(threads_ > 1);
+#endif
+        kernel_of(case_.kind, case_.value_dtype, isa_)(args);
     }
     // What the kernel must set is NaN before.
     void poison_outputs() {
@@ -235,9 +267,15 @@ class BoundCase {
     T* at(int i) {
         return reinterpret_cast<T*>(operand_[i].data());
     }
-    Buffer& operand(int i) { return operand_[i]; }
-    Buffer& scratch() { return scratch_; }
-    KernelCase& kernel_case() { return case_; }
+    Buffer& operand(int i) {
+        return operand_[i];
+    }
+    Buffer& scratch() {
+        return scratch_;
+    }
+    KernelCase& kernel_case() {
+        return case_;
+    }
 
   private:
     KernelCase case_;
@@ -250,11 +288,5 @@ class BoundCase {
   public:
     StepScalars scalars;
 };
-
-inline std::vector<Isa> host_isas() {
-    std::vector<Isa> isas;
-    for (int i = 0; i <= static_cast<int>(host_isa()); ++i) isas.push_back(static_cast<Isa>(i));
-    return isas;
-}
 
 }  // namespace plumb::testing

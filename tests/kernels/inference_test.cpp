@@ -106,12 +106,12 @@ TEST_P(Inference, LossIgnoresATargetOfWeightZeroOnly) {
     EXPECT_DEATH(BoundCase(c, values, GetParam(), 1).run(), "target id outside the vocabulary");
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Inference, ::testing::ValuesIn(host_isas()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Inference, ::testing::ValuesIn(tested_isas()),
                          [](const auto& tested) { return std::string(isa_name(tested.param)); });
 
 TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
-    for (const Isa isa : host_isas()) {
-        const KernelTable& table = kernel_table(isa);
+    for (const Isa isa : tested_isas()) {
+        const KernelTable& table = tested_table(isa);
         EXPECT_EQ(table.isa, isa);
         for (int kind = 0; kind < kOpKindCount; ++kind) {
             const bool host = op_row(static_cast<OpKind>(kind)).lane == Lane::host;
@@ -123,13 +123,13 @@ TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
 // An op with operands of the value dtype has kernels of all three; the digest of f16 weights is
 // that of their f32 masters.
 TEST(Dispatch, OpsOnValuesHaveKernelsOfEveryValueDtype) {
-    for (const Isa isa : host_isas())
+    for (const Isa isa : tested_isas())
         for (int kind = 0; kind < kOpKindCount; ++kind) {
             const OpRow& row = op_row(static_cast<OpKind>(kind));
             bool values = false;
             for (int i = 0; i < row.operand_count; ++i)
                 values |= row.operand[i].rule != DtypeRule::fixed;
-            const Kernel* kernel = kernel_table(isa).kernel[kind];
+            const Kernel* kernel = tested_table(isa).kernel[kind];
             EXPECT_EQ(kernel[value_index(Dtype::bf16)] != nullptr, values) << row.name;
             EXPECT_EQ(kernel[value_index(Dtype::f16)] != nullptr,
                       values && row.kind != OpKind::digest)

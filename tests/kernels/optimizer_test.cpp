@@ -218,7 +218,7 @@ TEST_P(Optimizer, DigestIsTheDigestOfItsElements) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Optimizer, ::testing::ValuesIn(host_isas()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Optimizer, ::testing::ValuesIn(tested_isas()),
                          [](const auto& tested) { return std::string(isa_name(tested.param)); });
 
 }  // namespace

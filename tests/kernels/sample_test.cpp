@@ -242,7 +242,7 @@ TEST_P(Sampling, ARowNamesItsSequence) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Sampling, ::testing::ValuesIn(host_isas()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Sampling, ::testing::ValuesIn(tested_isas()),
                          [](const auto& tested) { return std::string(isa_name(tested.param)); });
 
 }  // namespace

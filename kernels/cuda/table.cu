@@ -1,0 +1,20 @@
+#include "kernels/cuda/kernel_list.h"
+
+namespace plumb::cuda {
+
+namespace {
+
+KernelTable make_table(Isa isa) noexcept {
+    KernelTable made{isa, {}};
+    add_activation(made);
+    return made;
+}
+
+}  // namespace
+
+const KernelTable& table(Isa isa) noexcept {
+    static const KernelTable sm80 = make_table(Isa::sm80), sm90 = make_table(Isa::sm90);
+    return isa == Isa::sm80 ? sm80 : sm90;
+}
+
+}  // namespace plumb::cuda
