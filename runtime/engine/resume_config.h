@@ -1,7 +1,8 @@
 // The configuration of a training, settled with the checkpoint that it would resume: what the
 // checkpoint decides for it, and what it forbids. plumb-train, plumb-plan and the advice of both
 // load a training's configuration here, so that what is planned is what runs. Whether the
-// checkpoint can be loaded at all is StateIo's to find out. Path: cold.
+// checkpoint can be loaded at all is for StateIo to find out.
+// Path: cold.
 #pragma once
 
 #include <string>
