@@ -6,10 +6,38 @@ namespace plumb {
 
 namespace {
 
+int64_t loss_bytes(const Op& op, const Shape& x, const Shape& w) {
+    const int64_t chunk = op.attrs.loss.chunk < x.rows() ? op.attrs.loss.chunk : x.rows();
+    return cuda::head_loss_scratch_bytes(chunk, w.dim[0]);
+}
+
 int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& device) {
-    static_cast<void>(shape);
     static_cast<void>(device);
     switch (op.kind) {
+        case OpKind::matmul: {
+            using O = MatmulOperands;
+            if (shape[O::x].rows() <= cuda::kMatmulStreamRows || op.attrs.matmul.by_row != 0)
+                return 0;
+            const bool rounded = shape[O::bias].rank > 0 && op.dtype != Dtype::f32 &&
+                                 op.attrs.matmul.wide == 0;
+            return cuda::matmul_scratch_bytes(shape[O::w].dim[0], rounded, op.dtype);
+        }
+        case OpKind::matmul_dx:
+            return cuda::kGemmWorkspaceBytes;
+        case OpKind::matmul_dw: {
+            const Shape& dy = shape[MatmulDwOperands::dy];
+            return cuda::kGemmWorkspaceBytes + (shape[MatmulDwOperands::dbias].rank > 0
+                                                    ? cuda::column_sum_bytes(dy.rows(), dy.last())
+                                                    : 0);
+        }
+        case OpKind::head_loss: {
+            using O = HeadLossOperands;
+            return loss_bytes(op, shape[O::x], shape[O::w]);
+        }
+        case OpKind::head_loss_backward: {
+            using O = HeadLossBackwardOperands;
+            return loss_bytes(op, shape[O::x], shape[O::w]);
+        }
         default:
             return 0;
     }

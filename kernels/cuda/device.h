@@ -12,6 +12,8 @@
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 
+#include <cstdio>
+
 #include "kernels/cuda/cuda_check.h"
 #else
 #include <cuda_emulation.h>
@@ -113,6 +115,17 @@ __device__ __forceinline__ void multiply_tiles_f16(float (&c)[4], const uint32_t
 }
 
 #endif
+
+// An invariant of the data that a kernel finds broken: the launch fails, and with it the program.
+__device__ __forceinline__ void check_on_device(bool condition, const char* note) {
+#ifdef __CUDACC__
+    if (condition) return;
+    printf("CHECK failed on the GPU: %s\n", note);
+    __trap();
+#else
+    CHECK_NOTE(condition, note);
+#endif
+}
 
 // Sums and maxima of a warp in every lane, by a butterfly: the same order for every lane and run.
 template <typename T>

@@ -7,6 +7,8 @@ namespace {
 KernelTable make_table(Isa isa) noexcept {
     KernelTable made{isa, {}};
     add_activation(made);
+    add_head_loss(made);
+    add_matmul(made);
     return made;
 }
 
