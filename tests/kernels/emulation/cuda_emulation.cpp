@@ -1,5 +1,6 @@
 #include "tests/kernels/emulation/cuda_emulation.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -29,8 +30,12 @@ struct Copy {
     bool valid;
 };
 
+// Made once per block by makecontext; from then on _setjmp and _longjmp, which spare the system
+// call for signals that swapcontext makes.
 struct Fiber {
     ucontext_t context;
+    jmp_buf place;
+    bool started = false;
     std::unique_ptr<char[]> stack;
     State state = State::ready;
     int collectives = 0;
@@ -41,7 +46,7 @@ struct Warp {
     unsigned char slots[2][kWarpLanes * kLaneBytes];
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 std::vector<Fiber> fibers(kThreadsMax);
 std::vector<Warp> warps(kThreadsMax / kWarpLanes);
 std::vector<char> shared_bytes_of_block;
@@ -59,23 +64,23 @@ bool backwards = false;
 void run_fiber() {
     (*block_body)();
     fibers[static_cast<size_t>(current)].state = State::done;
-    swapcontext(&fibers[static_cast<size_t>(current)].context, &scheduler);
-    fail("a finished thread went on");
+    _longjmp(scheduler, 1);
 }
 
 void wait_in(State state) {
     Fiber& fiber = fibers[static_cast<size_t>(current)];
     fiber.state = state;
-    const int self = current;
-    swapcontext(&fiber.context, &scheduler);
-    current = self;
-    threadIdx.x = static_cast<unsigned>(self);
+    if (_setjmp(fiber.place) == 0) _longjmp(scheduler, 1);
 }
 
 void resume(int thread) {
+    Fiber& fiber = fibers[static_cast<size_t>(thread)];
     current = thread;
     threadIdx.x = static_cast<unsigned>(thread);
-    swapcontext(&scheduler, &fibers[static_cast<size_t>(thread)].context);
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    setcontext(&fiber.context);
 }
 
 // Lets a warp whose lanes are all in the same collective go on.
@@ -104,6 +109,7 @@ void run_block(int threads) {
         Fiber& fiber = fibers[static_cast<size_t>(t)];
         if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
         fiber.state = State::ready;
+        fiber.started = false;
         fiber.collectives = 0;
         fiber.copies.assign(1, {});
         getcontext(&fiber.context);
