@@ -15,6 +15,7 @@
 #include <cstdio>
 
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/prepare.h"
 #else
 #include <cuda_emulation.h>
 #endif
@@ -48,6 +49,7 @@ void launch(const Launch& at, A... arguments) noexcept {
             granted = at.shared_bytes;
         }
     }
+    if (is_preparing()) return;
     kernel<<<dim3(static_cast<unsigned>(at.blocks), static_cast<unsigned>(at.blocks_y)),
              static_cast<unsigned>(at.threads), static_cast<size_t>(at.shared_bytes),
              static_cast<cudaStream_t>(at.stream)>>>(arguments...);

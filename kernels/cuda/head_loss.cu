@@ -44,8 +44,7 @@ __device__ __forceinline__ MaxAndSum max_and_sum(const float* x, int64_t size, d
             if (i + k < size) take(pack.value[k]);
     }
     const float row_max = block_max(max, reinterpret_cast<float*>(shared));
-    const double part = static_cast<double>(sum) *
-                        static_cast<double>(expf(max - row_max));
+    const double part = static_cast<double>(sum) * static_cast<double>(expf(max - row_max));
     return {row_max, block_sum(part, shared)};
 }
 
@@ -128,26 +127,46 @@ void chunk_gradients(const LossOperands<T>& o, const KernelArgs& args, int64_t a
         logits_stride(vocabulary) * static_cast<int64_t>(sizeof(float) / sizeof(T));
     const GemmMatrix by_row{o.rows.logits, stride, false}, by_column{o.rows.logits, stride, true};
     constexpr Dtype kDtype = ValueDtype<T>::value;
-    gemm({tokens, o.hidden, vocabulary, kDtype, by_row, {o.w, o.hidden, true}, kDtype,
-          o.dx + at * o.hidden, o.hidden},
+    gemm({tokens,
+          o.hidden,
+          vocabulary,
+          kDtype,
+          by_row,
+          {o.w, o.hidden, true},
+          kDtype,
+          o.dx + at * o.hidden,
+          o.hidden},
          args.scratch, args.stream);
     if (o.dw == nullptr) return;
-    gemm({vocabulary, o.hidden, tokens, kDtype, by_column, {o.x + at * o.hidden, o.hidden, true},
-          Dtype::f32, o.dw, o.hidden, o.dw},
+    gemm({vocabulary,
+          o.hidden,
+          tokens,
+          kDtype,
+          by_column,
+          {o.x + at * o.hidden, o.hidden, true},
+          Dtype::f32,
+          o.dw,
+          o.hidden,
+          o.dw},
          args.scratch, args.stream);
 }
 
 template <typename T, bool backward>
 void loss_in_chunks(const LossOperands<T>& o, const KernelArgs& args) {
-    const int64_t chunk =
-        args.attrs->loss.chunk < o.tokens ? args.attrs->loss.chunk : o.tokens;
+    const int64_t chunk = args.attrs->loss.chunk < o.tokens ? args.attrs->loss.chunk : o.tokens;
     ASSERT(chunk > 0 && args.scratch_bytes >= head_loss_scratch_bytes(chunk, o.rows.size));
     constexpr int64_t kSharedBytes = kWarps * static_cast<int64_t>(sizeof(double));
     for (int64_t at = 0; at < o.tokens; at += chunk) {
         const int64_t tokens = o.tokens - at < chunk ? o.tokens - at : chunk;
-        gemm({tokens, o.rows.size, o.hidden, ValueDtype<T>::value,
-              {o.x + at * o.hidden, o.hidden, false}, {o.w, o.hidden, false}, Dtype::f32,
-              o.rows.logits, logits_stride(o.rows.size)},
+        gemm({tokens,
+              o.rows.size,
+              o.hidden,
+              ValueDtype<T>::value,
+              {o.x + at * o.hidden, o.hidden, false},
+              {o.w, o.hidden, false},
+              Dtype::f32,
+              o.rows.logits,
+              logits_stride(o.rows.size)},
              args.scratch, args.stream);
         LossRows rows = o.rows;
         rows.targets += at;
@@ -165,9 +184,12 @@ LossRows loss_rows(const KernelArgs& args) {
     const int64_t chunk = args.attrs->loss.chunk < tokens ? args.attrs->loss.chunk : tokens;
     char* logits = static_cast<char*>(args.scratch) + kGemmWorkspaceBytes;
     char* row_loss = logits + logits_bytes(chunk, vocabulary);
-    return {reinterpret_cast<float*>(logits),  reinterpret_cast<double*>(row_loss),
-            args.at<int32_t>(O::targets),      args.at<float>(O::loss_weights),
-            args.at<float>(O::loss_scale),     args.scalars,
+    return {reinterpret_cast<float*>(logits),
+            reinterpret_cast<double*>(row_loss),
+            args.at<int32_t>(O::targets),
+            args.at<float>(O::loss_weights),
+            args.at<float>(O::loss_scale),
+            args.scalars,
             vocabulary};
 }
 

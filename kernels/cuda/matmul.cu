@@ -39,7 +39,8 @@ __device__ __forceinline__ void store_output(const Epilogue<T, C>& e, int64_t at
 }
 
 template <int rows, typename T>
-__device__ __forceinline__ void dot_rows(const T* x, const T* w, int64_t depth, float (&sum)[rows]) {
+__device__ __forceinline__ void dot_rows(const T* x, const T* w, int64_t depth,
+                                         float (&sum)[rows]) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     if (depth % kPack<T> == 0) {
 #pragma unroll 4
@@ -108,9 +109,9 @@ __global__ void __launch_bounds__(kThreads)
         Pack<T> r = {};
         if (residual != nullptr) r = load_some(residual + i, n);
         for (int k = 0; k < kPack<T>; ++k)
-            v.value[k] = narrow<T>(residual == nullptr
-                                       ? gelu_of(widen(v.value[k]))
-                                       : gelu_of(widen(v.value[k])) + widen(r.value[k]));
+            v.value[k] =
+                narrow<T>(residual == nullptr ? gelu_of(widen(v.value[k]))
+                                              : gelu_of(widen(v.value[k])) + widen(r.value[k]));
         store_some(y + i, v, n);
     });
 }
@@ -145,8 +146,15 @@ void matmul_into(const KernelArgs& args) {
         return;
     }
     ASSERT(!gelu || sizeof(C) == sizeof(T));
-    Gemm g{rows, outputs, inputs, ValueDtype<T>::value, {args.at<T>(O::x), inputs, false},
-           {args.at<T>(O::w), inputs, false}, ValueDtype<C>::value, e.y, outputs};
+    Gemm g{rows,
+           outputs,
+           inputs,
+           ValueDtype<T>::value,
+           {args.at<T>(O::x), inputs, false},
+           {args.at<T>(O::w), inputs, false},
+           ValueDtype<C>::value,
+           e.y,
+           outputs};
     g.bias = bias_for_product<T, C>(args, e.bias, outputs);
     if (!gelu) {
         g.add = e.residual;
@@ -177,8 +185,15 @@ void matmul_dx(const KernelArgs& args) noexcept {
     const int64_t inputs = args.shape[O::w].last();
     ASSERT(args.shape[O::w].dim[0] == outputs && args.shape[O::dx].last() == inputs &&
            args.shape[O::dx].rows() == rows);
-    Gemm g{rows, inputs, outputs, ValueDtype<T>::value, {args.at<T>(O::dy), outputs, false},
-           {args.at<T>(O::w), inputs, true}, ValueDtype<T>::value, args.at<T>(O::dx), inputs};
+    Gemm g{rows,
+           inputs,
+           outputs,
+           ValueDtype<T>::value,
+           {args.at<T>(O::dy), outputs, false},
+           {args.at<T>(O::w), inputs, true},
+           ValueDtype<T>::value,
+           args.at<T>(O::dx),
+           inputs};
     if (args.attrs->matmul.accumulate != 0) g.add = g.c;
     gemm(g, args.scratch, args.stream);
 }
@@ -216,8 +231,15 @@ void matmul_dw(const KernelArgs& args) noexcept {
     ASSERT(args.shape[O::x].rows() == rows);
     const T* dy = args.at<T>(O::dy);
     if (args.has(O::dw)) {
-        Gemm g{outputs, inputs, rows, ValueDtype<T>::value, {dy, outputs, true},
-               {args.at<T>(O::x), inputs, true}, Dtype::f32, args.at<float>(O::dw), inputs};
+        Gemm g{outputs,
+               inputs,
+               rows,
+               ValueDtype<T>::value,
+               {dy, outputs, true},
+               {args.at<T>(O::x), inputs, true},
+               Dtype::f32,
+               args.at<float>(O::dw),
+               inputs};
         g.add = g.c;
         gemm(g, args.scratch, args.stream);
     }
