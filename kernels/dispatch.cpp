@@ -5,6 +5,11 @@
 
 namespace plumb {
 
+namespace cuda {
+// kernels/cuda, where it is linked: by builds with CUDA and by tests on the emulated GPU.
+[[gnu::weak]] const KernelTable& table(Isa isa) noexcept;
+}  // namespace cuda
+
 namespace {
 
 constexpr DeviceRecord kNamed[] = {
@@ -24,9 +29,13 @@ Isa host_isa() noexcept {
     return Isa::portable;
 }
 
+bool has_kernels(Isa isa) noexcept {
+    return is_cuda(isa) ? cuda::table != nullptr : isa <= host_isa();
+}
+
 const KernelTable& kernel_table(Isa isa) noexcept {
-    CHECK_NOTE(static_cast<int>(isa) <= static_cast<int>(host_isa()),
-               "instruction set not supported by this machine");
+    CHECK_NOTE(has_kernels(isa), "instruction set not supported by this machine or program");
+    if (is_cuda(isa)) return cuda::table(isa);
     if (isa == Isa::avx512_bf16) return cpu::avx512_bf16::table();
     if (isa == Isa::avx512) return cpu::avx512::table();
     if (isa == Isa::avx2) return cpu::avx2::table();

@@ -36,11 +36,14 @@ using Kernel = void (*)(const KernelArgs&) noexcept;
 // has no such value dtype, and for host ops.
 struct KernelTable {
     Isa isa;
+    bool on_gpu;  // operands are addresses of a GPU's memory
     Kernel kernel[kOpKindCount][kValueDtypeCount];
 };
 
-// The best instruction set of this machine, and the table of any that it supports.
+// The best instruction set of this machine, and the table of any that it supports. A GPU's are there
+// when CUDA is compiled in, or its emulation (tests).
 Isa host_isa() noexcept;
+bool has_kernels(Isa isa) noexcept;
 const KernelTable& kernel_table(Isa isa) noexcept;
 
 // Whether the device multiplies bf16 faster than fp32.

@@ -5,7 +5,12 @@ namespace plumb::cuda {
 namespace {
 
 KernelTable make_table(Isa isa) noexcept {
-    KernelTable made{isa, {}};
+#ifdef __CUDACC__
+    constexpr bool kOnGpu = true;
+#else
+    constexpr bool kOnGpu = false;
+#endif
+    KernelTable made{isa, kOnGpu, {}};
     add_activation(made);
     add_head_loss(made);
     add_matmul(made);

@@ -14,8 +14,6 @@
 
 #ifdef PLUMB_CUDA_EMULATION
 #include <cuda_emulation.h>
-
-#include "kernels/cuda/kernel_list.h"
 #endif
 
 namespace plumb::testing {
@@ -166,14 +164,8 @@ inline std::vector<Isa> tested_isas() {
 #endif
     return isas;
 }
-inline const KernelTable& tested_table(Isa isa) {
-#ifdef PLUMB_CUDA_EMULATION
-    if (is_cuda(isa)) return cuda::table(isa);
-#endif
-    return kernel_table(isa);
-}
 inline Kernel kernel_of(OpKind kind, Dtype dtype, Isa isa) {
-    return tested_table(isa).kernel[static_cast<int>(kind)][value_index(dtype)];
+    return kernel_table(isa).kernel[static_cast<int>(kind)][value_index(dtype)];
 }
 inline std::string device_name_of(Isa isa) {
     return std::string(is_cuda(isa) ? "cuda-" : "cpu-") + isa_name(isa);

@@ -111,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Inference, ::testing::ValuesIn(tested_isas()),
 
 TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
     for (const Isa isa : tested_isas()) {
-        const KernelTable& table = tested_table(isa);
+        const KernelTable& table = kernel_table(isa);
         EXPECT_EQ(table.isa, isa);
         for (int kind = 0; kind < kOpKindCount; ++kind) {
             const bool host = op_row(static_cast<OpKind>(kind)).lane == Lane::host;
@@ -129,7 +129,7 @@ TEST(Dispatch, OpsOnValuesHaveKernelsOfEveryValueDtype) {
             bool values = false;
             for (int i = 0; i < row.operand_count; ++i)
                 values |= row.operand[i].rule != DtypeRule::fixed;
-            const Kernel* kernel = tested_table(isa).kernel[kind];
+            const Kernel* kernel = kernel_table(isa).kernel[kind];
             EXPECT_EQ(kernel[value_index(Dtype::bf16)] != nullptr, values) << row.name;
             EXPECT_EQ(kernel[value_index(Dtype::f16)] != nullptr,
                       values && row.kind != OpKind::digest)
