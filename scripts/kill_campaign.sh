@@ -87,7 +87,7 @@ resumes=0 at_start=0 unfinished=0 complete=0 reported=0
 # Reads what a process said that has ended: where it resumed, and the last save it reported.
 read_output() {
     local step value last
-    if grep -q '^note:' out.txt; then fail "a checkpoint was passed over"; fi
+    if grep -q '^note: passed over ' out.txt; then fail "a checkpoint was passed over"; fi
     if read -r step value < <(
         sed -n 's/^resumed at step \([0-9]*\) from .*, digest \([0-9a-f]*\)$/\1 \2/p' out.txt); then
         [[ $value == "${digest[$step]:-}" ]] ||
