@@ -7,9 +7,12 @@ namespace plumb {
 namespace {
 
 int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& device) {
-    static_cast<void>(shape);
     static_cast<void>(device);
     switch (op.kind) {
+        case OpKind::grad_norm:
+            return cuda::sum_scratch_bytes(shape[GradNormOperands::g].elements());
+        case OpKind::digest:
+            return cuda::sum_scratch_bytes(shape[DigestOperands::t].elements());
         default:
             return 0;
     }

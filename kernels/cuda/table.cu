@@ -7,6 +7,9 @@ namespace {
 KernelTable make_table(Isa isa) noexcept {
     KernelTable made{isa, {}};
     add_activation(made);
+    add_optimizer(made);
+    add_grad_norm(made);
+    add_state(made);
     return made;
 }
 
