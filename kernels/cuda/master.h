@@ -34,8 +34,8 @@ __device__ __forceinline__ void store_four(T* to, const Four<T>& four, int n) {
         if (k < n) to[k] = four.value[k];
 }
 
-// Masters<T>::Kept is the type of the operand beside the weights, which f32 has not. load needs that
-// operand; store leaves it out where it is nullptr: inference keeps no masters.
+// Masters<T>::Kept is the type of the operand beside the weights, which f32 has not. load needs
+// that operand; store leaves it out where it is nullptr: inference keeps no masters.
 template <typename T>
 struct Masters;
 
