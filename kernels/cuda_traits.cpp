@@ -38,6 +38,10 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
             using O = HeadLossBackwardOperands;
             return loss_bytes(op, shape[O::x], shape[O::w]);
         }
+        case OpKind::grad_norm:
+            return cuda::sum_scratch_bytes(shape[GradNormOperands::g].elements());
+        case OpKind::digest:
+            return cuda::sum_scratch_bytes(shape[DigestOperands::t].elements());
         default:
             return 0;
     }

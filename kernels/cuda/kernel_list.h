@@ -10,6 +10,9 @@ namespace plumb::cuda {
 void add_activation(KernelTable& table) noexcept;
 void add_head_loss(KernelTable& table) noexcept;
 void add_matmul(KernelTable& table) noexcept;
+void add_optimizer(KernelTable& table) noexcept;
+void add_grad_norm(KernelTable& table) noexcept;
+void add_state(KernelTable& table) noexcept;
 
 inline void set_kernels(KernelTable& table, OpKind kind, Kernel f32, Kernel bf16 = nullptr,
                         Kernel f16 = nullptr) noexcept {

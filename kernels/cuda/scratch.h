@@ -38,4 +38,24 @@ constexpr int64_t head_loss_scratch_bytes(int64_t chunk, int64_t vocabulary) {
     return kGemmWorkspaceBytes + logits_bytes(chunk, vocabulary) + align_up(chunk * 8, kAlignBytes);
 }
 
+// Sums of integers over a whole tensor (grad_norm, digest): each block leaves kSumParts numbers of
+// 64 bits, part p of block b at p * blocks + b, and one block adds them up. A thread has at most
+// kSumThreadMax elements, so that it can add numbers of 45 bits in 64.
+inline constexpr int kSumThreads = 256;
+inline constexpr int kSumParts = 5;
+inline constexpr int64_t kSumThreadMax = int64_t{1} << 18;
+constexpr int64_t sum_blocks(int64_t count) {
+    constexpr int64_t kBlockElements = 16 * kSumThreads, kBlocks = 2048;
+    const int64_t useful = ceil_div(count, kBlockElements);
+    const int64_t filling = useful < kBlocks ? useful : kBlocks;
+    // A thread's share is whole packs of up to 8 elements.
+    const int64_t needed = ceil_div(count, (kSumThreadMax - 8) * kSumThreads);
+    return filling > needed ? filling : needed;
+}
+static_assert(sum_blocks(0) == 0 && sum_blocks(1) == 1 && sum_blocks(4097) == 2);
+static_assert(sum_blocks(int64_t{1} << 35) == 2048 && sum_blocks(int64_t{1} << 40) == 16385);
+constexpr int64_t sum_scratch_bytes(int64_t count) {
+    return align_up(sum_blocks(count) * kSumParts * 8, kAlignBytes);
+}
+
 }  // namespace plumb::cuda

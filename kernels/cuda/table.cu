@@ -14,6 +14,9 @@ KernelTable make_table(Isa isa) noexcept {
     add_activation(made);
     add_head_loss(made);
     add_matmul(made);
+    add_optimizer(made);
+    add_grad_norm(made);
+    add_state(made);
     return made;
 }
 

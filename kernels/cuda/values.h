@@ -124,12 +124,14 @@ __device__ __forceinline__ void for_each_pack(int64_t count, const Body& body) {
     for (int64_t i = first; i < count; i += stride)
         body(i, count - i < kPack<T> ? static_cast<int>(count - i) : kPack<T>);
 }
-// The first n values from `from`, whole packs at once; the rest are zero.
+// The first n values from `from`, whole packs at once; the rest are zero. Loops over a pack have
+// constant bounds, so that they unroll: an index that is not known puts the pack in local memory.
 template <typename T>
 __device__ __forceinline__ Pack<T> load_some(const T* from, int n) {
     if (n == kPack<T>) return load_pack(from);
     Pack<T> pack = {};
-    for (int k = 0; k < n; ++k) pack.value[k] = from[k];
+    for (int k = 0; k < kPack<T>; ++k)
+        if (k < n) pack.value[k] = from[k];
     return pack;
 }
 template <typename T>
@@ -138,7 +140,8 @@ __device__ __forceinline__ void store_some(T* to, const Pack<T>& pack, int n) {
         store_pack(to, pack);
         return;
     }
-    for (int k = 0; k < n; ++k) to[k] = pack.value[k];
+    for (int k = 0; k < kPack<T>; ++k)
+        if (k < n) to[k] = pack.value[k];
 }
 // Blocks of a grid for for_each_pack: enough to fill any GPU, not more than the work.
 inline int64_t pack_blocks(int64_t count, int64_t pack, int threads) {

@@ -149,7 +149,31 @@ TEST(Dispatch, DeviceRecords) {
         EXPECT_EQ(record.threads, 5);
     }
     DeviceRecord record{};
+    for (const Isa isa : {Isa::sm80, Isa::sm90}) {
+        ASSERT_TRUE(named_device((std::string("cuda-") + isa_name(isa)).c_str(), 5, &record));
+        EXPECT_EQ(record.isa, isa);
+        EXPECT_EQ(record.threads, 1);  // threads are a CPU's
+    }
     EXPECT_FALSE(named_device("cpu-mmx", 1, &record));
+    EXPECT_FALSE(named_device("cuda-sm81", 1, &record));
+}
+
+// Scratch of a GPU depends on shapes only, so that the bits of a result do not depend on the GPU.
+TEST(Traits, ScratchOfCudaKernelsIsAlignedAndTheSameForEveryGpu) {
+    DeviceRecord sm80{}, sm90{};
+    ASSERT_TRUE(named_device("cuda-sm80", 1, &sm80) && named_device("cuda-sm90", 1, &sm90));
+    std::vector<KernelCase> cases = small_cases_of_all_dtypes();
+    for (const KernelCase& c : model_cases(4, 1024, 768, 50257))
+        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
+            if (kernel_table(Isa::portable).kernel[static_cast<int>(c.kind)][value_index(dtype)] !=
+                nullptr)
+                cases.push_back(in_dtype(c, dtype));
+    for (const KernelCase& c : cases) {
+        const int64_t bytes = cuda_traits().scratch_bytes(c.op(), c.shape, sm80);
+        EXPECT_GE(bytes, 0) << c.name;
+        EXPECT_EQ(bytes % kAlignBytes, 0) << c.name;
+        EXPECT_EQ(cuda_traits().scratch_bytes(c.op(), c.shape, sm90), bytes) << c.name;
+    }
 }
 
 // A plan made for more threads must give each of them its part, and never less than one thread's.

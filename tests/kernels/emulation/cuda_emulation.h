@@ -3,7 +3,7 @@
 // block's shared memory is NaN before it starts and has a red zone behind. What the hardware may do
 // in any order is done in the order of the threads or, when reversed, backwards: results that
 // differ between the two need a barrier that is missing. Collectives must have all 32 lanes, and a
-// barrier all threads of the block that have not returned; anything else aborts with its reason.
+// barrier all threads of the block; anything else aborts with its reason.
 // Path: cold.
 #pragma once
 
@@ -132,6 +132,10 @@ inline int __any_sync(unsigned mask, int predicate) {
 }
 inline int __all_sync(unsigned mask, int predicate) {
     return __ballot_sync(mask, predicate) == 0xFFFFFFFFU ? 1 : 0;
+}
+// A product that is not fused with what is done to it.
+inline float __fmul_rn(float a, float b) {
+    return a * b;
 }
 inline int __popc(unsigned bits) {
     return __builtin_popcount(bits);
