@@ -7,6 +7,10 @@ namespace {
 KernelTable make_table(Isa isa) noexcept {
     KernelTable made{isa, {}};
     add_activation(made);
+    add_embed(made);
+    add_norm(made);
+    add_rope(made);
+    add_sample(made);
     return made;
 }
 
