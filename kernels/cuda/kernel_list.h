@@ -13,6 +13,10 @@ void add_matmul(KernelTable& table) noexcept;
 void add_optimizer(KernelTable& table) noexcept;
 void add_grad_norm(KernelTable& table) noexcept;
 void add_state(KernelTable& table) noexcept;
+void add_embed(KernelTable& table) noexcept;
+void add_norm(KernelTable& table) noexcept;
+void add_rope(KernelTable& table) noexcept;
+void add_sample(KernelTable& table) noexcept;
 
 inline void set_kernels(KernelTable& table, OpKind kind, Kernel f32, Kernel bf16 = nullptr,
                         Kernel f16 = nullptr) noexcept {

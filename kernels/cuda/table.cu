@@ -17,6 +17,10 @@ KernelTable make_table(Isa isa) noexcept {
     add_optimizer(made);
     add_grad_norm(made);
     add_state(made);
+    add_embed(made);
+    add_norm(made);
+    add_rope(made);
+    add_sample(made);
     return made;
 }
 
