@@ -7,6 +7,7 @@ namespace {
 KernelTable make_table(Isa isa) noexcept {
     KernelTable made{isa, {}};
     add_activation(made);
+    add_attention(made);
     return made;
 }
 
