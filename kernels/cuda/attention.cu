@@ -8,7 +8,7 @@ namespace {
 // Scores are kept as they come out of q.k; exp(scale * (s - max)) is exp2 of one multiply-add. All
 // that is said about a row is said in units of log2: top = max * scale * log2(e).
 template <int width, typename T>
-__global__ void __launch_bounds__(plain::kThreads) attend_plain(AttentionView<T> x) {
+__global__ void __launch_bounds__(plain::kThreads, 1) attend_plain(AttentionView<T> x) {
     using namespace plain;
     auto* stage = reinterpret_cast<float*>(block_shared());
     float* p = stage + kStageFloats;

@@ -9,6 +9,8 @@ namespace plumb::cuda {
 
 void add_activation(KernelTable& table) noexcept;
 void add_attention(KernelTable& table) noexcept;
+void add_attention_backward(KernelTable& table) noexcept;
+void add_attention_cached(KernelTable& table) noexcept;
 
 inline void set_kernels(KernelTable& table, OpKind kind, Kernel f32, Kernel bf16 = nullptr,
                         Kernel f16 = nullptr) noexcept {

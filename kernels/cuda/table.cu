@@ -8,6 +8,8 @@ KernelTable make_table(Isa isa) noexcept {
     KernelTable made{isa, {}};
     add_activation(made);
     add_attention(made);
+    add_attention_backward(made);
+    add_attention_cached(made);
     return made;
 }
 
