@@ -13,6 +13,7 @@ int64_t loss_bytes(const Op& op, const Shape& x, const Shape& w) {
 
 int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& device) {
     static_cast<void>(device);
+    const AttentionAttrs& attention = op.attrs.attention;
     switch (op.kind) {
         case OpKind::matmul: {
             using O = MatmulOperands;
@@ -56,6 +57,14 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
         case OpKind::sample: {
             const Shape& logits = shape[SampleOperands::logits];
             return logits.dim[0] * cuda::sample_row_bytes(logits.dim[1]);
+        case OpKind::attention_backward:
+            return cuda::attention_backward_scratch_bytes(
+                shape[AttentionBackwardOperands::lse].elements());
+        case OpKind::attention_cached: {
+            using O = AttentionCachedOperands;
+            return cuda::attention_cached_scratch_bytes(
+                shape[O::qkv].dim[1], shape[O::qkv].rows() * attention.heads,
+                shape[O::k_cache].dim[1], attention.head_size);
         }
         default:
             return 0;

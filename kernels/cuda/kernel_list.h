@@ -17,6 +17,9 @@ void add_embed(KernelTable& table) noexcept;
 void add_norm(KernelTable& table) noexcept;
 void add_rope(KernelTable& table) noexcept;
 void add_sample(KernelTable& table) noexcept;
+void add_attention(KernelTable& table) noexcept;
+void add_attention_backward(KernelTable& table) noexcept;
+void add_attention_cached(KernelTable& table) noexcept;
 
 inline void set_kernels(KernelTable& table, OpKind kind, Kernel f32, Kernel bf16 = nullptr,
                         Kernel f16 = nullptr) noexcept {

@@ -21,6 +21,9 @@ KernelTable make_table(Isa isa) noexcept {
     add_norm(made);
     add_rope(made);
     add_sample(made);
+    add_attention(made);
+    add_attention_backward(made);
+    add_attention_cached(made);
     return made;
 }
 
