@@ -57,6 +57,7 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
         case OpKind::sample: {
             const Shape& logits = shape[SampleOperands::logits];
             return logits.dim[0] * cuda::sample_row_bytes(logits.dim[1]);
+        }
         case OpKind::attention_backward:
             return cuda::attention_backward_scratch_bytes(
                 shape[AttentionBackwardOperands::lse].elements());
