@@ -109,9 +109,8 @@ __global__ void __launch_bounds__(plain::kThreads, 1) dkv_plain(AttentionGradien
 template <int width, typename T>
 void gradients_plain(const AttentionGradient<T>& g, void* stream) {
     const int64_t parts = plain::column_parts(g.x.size);
-    launch<dq_plain<width, T>>({query_blocks(g.x, plain::kSide), plain::kThreads, stream,
-                                plain::kSharedBytes, parts},
-                               g);
+    launch<dq_plain<width, T>>(
+        {query_blocks(g.x, plain::kSide), plain::kThreads, stream, plain::kSharedBytes, parts}, g);
     launch<dkv_plain<width, T>>(
         {key_blocks(g.x, plain::kSide), plain::kThreads, stream, plain::kSharedBytes, parts}, g);
 }
@@ -141,10 +140,10 @@ void attention_backward(const KernelArgs& args) noexcept {
     g.dq = args.at<T>(O::dqkv);
     g.dk = g.dq + static_cast<int64_t>(x.heads) * x.size;
     g.dv = g.dk + static_cast<int64_t>(x.kv_heads) * x.size;
-    launch<attention_delta<T>>(
-        {ceil_div(rows, kDeltaThreads / kWarp), kDeltaThreads, args.stream}, delta,
-        static_cast<const T*>(args.at<T>(O::o)), g.d_o, rows, x.tokens,
-        static_cast<int64_t>(x.heads), static_cast<int64_t>(x.size));
+    launch<attention_delta<T>>({ceil_div(rows, kDeltaThreads / kWarp), kDeltaThreads, args.stream},
+                               delta, static_cast<const T*>(args.at<T>(O::o)), g.d_o, rows,
+                               x.tokens, static_cast<int64_t>(x.heads),
+                               static_cast<int64_t>(x.size));
     gradients(g, args.stream);
 }
 

@@ -219,8 +219,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 4)
 
 // o of one query: its parts in order, every fourth by a warp.
 template <typename T>
-__global__ void __launch_bounds__(kDecodeThreads)
-    decode_sum(AttentionView<T> x, DecodeParts from) {
+__global__ void __launch_bounds__(kDecodeThreads) decode_sum(AttentionView<T> x, DecodeParts from) {
     constexpr int kWarps = kDecodeThreads / kWarp;
     auto* shared = reinterpret_cast<float*>(block_shared());
     const int64_t row = blockIdx.x;

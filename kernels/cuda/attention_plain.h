@@ -80,8 +80,8 @@ __device__ __forceinline__ void share(float* p, const float (&weights)[4][4]) {
 
 // sums[row][4w + n] += over j of p[j][row] * b[j][column + 64w + 4x + n].
 template <int width, typename T>
-__device__ __forceinline__ void add_product(Sums<width>& sums, const float* p,
-                                            const Rows<T>& b, int column, int size, float* stage) {
+__device__ __forceinline__ void add_product(Sums<width>& sums, const float* p, const Rows<T>& b,
+                                            int column, int size, float* stage) {
     constexpr int kColumns = kSide * width;
     const Place at = place();
     for (int j0 = 0; j0 < kSide; j0 += kDepth) {
@@ -106,8 +106,7 @@ __device__ __forceinline__ void add_product(Sums<width>& sums, const float* p,
 // Rows 4y .. of `count` of one head become sums[row] * factor[row].
 template <int width, typename T>
 __device__ __forceinline__ void store_rows(T* to, int64_t row, int64_t count, int column, int size,
-                                           const Sums<width>& sums,
-                                           const float (&factor)[4]) {
+                                           const Sums<width>& sums, const float (&factor)[4]) {
     const Place at = place();
     for (int i = 0; i < 4; ++i)
         for (int w = 0; w < width; ++w)
