@@ -394,9 +394,11 @@ void launch_norm_backward(const NormBackward<T>& a, void* stream) {
     constexpr int64_t kSharedBytes = kWarp * 4;
     const int64_t blocks = ceil_div(a.rows, a.block_rows), packs = a.size / kPack<T>;
     const bool held = a.size % kPack<T> == 0;
+    constexpr int kWarpsMax = kWarpsThreads / kWarp;
+    const int warps = a.block_rows < kWarpsMax ? static_cast<int>(a.block_rows) : kWarpsMax;
     if (held && packs <= kHeldByWarp * kWarp)
         launch<norm_backward_rows<T, kHeldByWarp, true, kLayer>>(
-            {blocks, kWarpsThreads, stream, a.size * 4}, a);
+            {blocks, warps * kWarp, stream, a.size * 4}, a);
     else if (held && packs <= kHeldByBlock * kBlockThreads)
         launch<norm_backward_rows<T, kHeldByBlock, false, kLayer>>(
             {blocks, row_threads(packs, kHeldByBlock), stream, kSharedBytes}, a);
