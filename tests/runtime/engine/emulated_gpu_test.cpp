@@ -1,5 +1,5 @@
 // Whole training steps with the CUDA kernels on the emulated GPU
-// (tests/kernels/emulation): the same program, planned for a GPU, against the same goldens. What
+// (tests/kernels/gpu): the same program, planned for a GPU, against the same goldens. What
 // the emulation cannot show is left to a machine that has one: streams, graphs, cuBLASLt.
 #include <gtest/gtest.h>
 

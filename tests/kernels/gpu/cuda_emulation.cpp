@@ -1,4 +1,4 @@
-#include "tests/kernels/emulation/cuda_emulation.h"
+#include "tests/kernels/gpu/cuda_emulation.h"
 
 #include <setjmp.h>
 #include <ucontext.h>
