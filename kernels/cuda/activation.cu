@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
         const T* row = gate_up + r * 2 * size + i;
         Pack<T> gate = load_some(row, step), up = load_some(row + size, step);
-        for (int k = 0; k < step; ++k) {
+        for (int k = 0; k < kPack<T>; ++k) {  // a bound that the compiler knows keeps packs in registers
             const float g = widen(gate.value[k]);
             gate.value[k] = narrow<T>(g * sigmoid_of(g) * widen(up.value[k]));
         }
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads)
         const int64_t at = r * 2 * size + i;
         Pack<T> gate = load_some(gate_up + at, step), up = load_some(gate_up + at + size, step);
         const Pack<T> d = load_some(dh + r * size + i, step);
-        for (int k = 0; k < step; ++k) {
+        for (int k = 0; k < kPack<T>; ++k) {
             const float g = widen(gate.value[k]), u = widen(up.value[k]), dy = widen(d.value[k]);
             const float s = sigmoid_of(g);
             gate.value[k] = narrow<T>(dy * u * s * (1.0F + g * (1.0F - s)));

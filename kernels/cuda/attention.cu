@@ -200,23 +200,6 @@ void attend_depth(const AttentionView<T>& x, void* stream) {
         x);
 }
 template <typename T>
-void attend_halves(const AttentionView<T>& x, void* stream) {
-    if (x.size > tiles::kDepthMax)
-        attend_plainly(x, stream);
-    else if (x.size > 128)
-        attend_depth<256>(x, stream);
-    else if (x.size > 96)
-        attend_depth<128>(x, stream);
-    else if (x.size > 80)
-        attend_depth<96>(x, stream);
-    else if (x.size > 64)
-        attend_depth<80>(x, stream);
-    else if (x.size > 32)
-        attend_depth<64>(x, stream);
-    else
-        attend_depth<32>(x, stream);
-}
-template <typename T>
 void attention(const KernelArgs& args) noexcept {
     using O = AttentionOperands;
     AttentionView<T> x = training_view<T>(args, args.shape[O::qkv], args.at<T>(O::qkv));
@@ -232,9 +215,11 @@ void attention(const KernelArgs& args) noexcept {
 template <typename T>
 void attend(const AttentionView<T>& x, void* stream) noexcept {
     if constexpr (sizeof(T) < sizeof(float))
-        attend_halves(x, stream);
-    else
-        attend_plainly(x, stream);
+        if (x.size <= tiles::kDepthMax) {
+            tiles::with_depth(x.size, [&]<int depth>() { attend_depth<depth>(x, stream); });
+            return;
+        }
+    attend_plainly(x, stream);
 }
 template void attend(const AttentionView<float>&, void*) noexcept;
 template void attend(const AttentionView<Bf16>&, void*) noexcept;

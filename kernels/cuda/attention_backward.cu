@@ -1,4 +1,4 @@
-#include "kernels/cuda/attention_gradient.h"
+#include "kernels/cuda/attention_backward_tiles.h"
 #include "kernels/cuda/attention_plain.h"
 #include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/scratch.h"
@@ -18,12 +18,14 @@ __global__ void __launch_bounds__(kDeltaThreads)
     const int64_t row =
         static_cast<int64_t>(blockIdx.x) * kRows + static_cast<int64_t>(threadIdx.x) / kWarp;
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    const int step = size % kPack<T> == 0 ? kPack<T> : 1;
+    const bool packed = size % kPack<T> == 0;
+    const int step = packed ? kPack<T> : 1;
     float sum = 0.0F;
     for (int64_t d = lane * step; row < rows && d < size; d += kWarp * step) {
-        const Pack<T> x = load_some(o + row * size + d, step);
-        const Pack<T> y = load_some(d_o + row * size + d, step);
-        for (int n = 0; n < step; ++n) sum += widen(x.value[n]) * widen(y.value[n]);
+        const Pack<T> x = load_step(o + row * size + d, packed);
+        const Pack<T> y = load_step(d_o + row * size + d, packed);
+        // Past one value there are zeros.
+        for (int n = 0; n < kPack<T>; ++n) sum += widen(x.value[n]) * widen(y.value[n]);
     }
     sum = warp_sum(sum);
     const int64_t h = row % heads, t = row / heads % tokens, b = row / heads / tokens;
@@ -55,8 +57,11 @@ __global__ void __launch_bounds__(plain::kThreads, 1) dq_plain(AttentionGradient
         multiply_rows(s, q, k, x.size, stage);
         multiply_rows(ds, d_o, Rows<T>{x.v + from, x.kv_row, count}, x.size, stage);
         for (int i = 0; i < 4; ++i)
-            for (int j = 0; j < 4; ++j)
-                score_gradient(stats[i], key + 4 * at.x + j, x.scale * kLog2E, &s[i][j], &ds[i][j]);
+            for (int j = 0; j < 4; ++j) {
+                const int32_t index = static_cast<int32_t>(key) + 4 * at.x + j;
+                s[i][j] = probability(stats[i], index, x.scale * kLog2E, s[i][j]);
+                ds[i][j] = score_gradient(stats[i], s[i][j], ds[i][j]);
+            }
         share(p, ds);
         add_product<width>(sums, p, k, column, x.size, stage);
     }
@@ -92,9 +97,11 @@ __global__ void __launch_bounds__(plain::kThreads, 1) dkv_plain(AttentionGradien
             multiply_rows(ds, v, d_o, x.size, stage);
             for (int j = 0; j < 4; ++j) {
                 const QueryStats stats = stats_of(g, task.b, h, t + 4 * at.x + j);
-                for (int i = 0; i < 4; ++i)
-                    score_gradient(stats, task.key + 4 * at.y + i, x.scale * kLog2E, &s[i][j],
-                                   &ds[i][j]);
+                for (int i = 0; i < 4; ++i) {
+                    const int32_t index = static_cast<int32_t>(task.key) + 4 * at.y + i;
+                    s[i][j] = probability(stats, index, x.scale * kLog2E, s[i][j]);
+                    ds[i][j] = score_gradient(stats, s[i][j], ds[i][j]);
+                }
             }
             share(p, s);
             add_product<width>(dv, p, d_o, column, x.size, stage);
@@ -117,6 +124,12 @@ void gradients_plain(const AttentionGradient<T>& g, void* stream) {
 
 template <typename T>
 void gradients(const AttentionGradient<T>& g, void* stream) {
+    if constexpr (sizeof(T) < sizeof(float))
+        if (g.x.size <= tiles::kDepthMax) {
+            tiles::with_depth(g.x.size,
+                              [&]<int depth>() { tiles::launch_gradients<depth>(g, stream); });
+            return;
+        }
     if (g.x.size <= plain::kSide)
         gradients_plain<1>(g, stream);
     else

@@ -11,17 +11,17 @@ constexpr int kStoreThreads = 256;
 template <typename T>
 __global__ void __launch_bounds__(kStoreThreads)
     store_cache(AttentionView<T> x, NewTokens<T> added) {
-    const int64_t step = x.size % kPack<T> == 0 ? kPack<T> : 1;
+    const bool packed = x.size % kPack<T> == 0;
+    const int64_t step = packed ? kPack<T> : 1;
     for (int64_t n = blockIdx.x; n < x.batch * x.tokens; n += gridDim.x) {
         const int64_t position = x.positions[n];
         if (position < 0 || position >= x.kv_tokens) continue;
         const int64_t to = (sequence_of(x, n / x.tokens) * x.kv_tokens + position) * x.kv_row;
         for (int64_t d = threadIdx.x * step; d < x.kv_row; d += kStoreThreads * step) {
-            const int count = static_cast<int>(step);
-            store_some(added.k_cache + to + d, load_some(added.k + n * added.row + d, count),
-                       count);
-            store_some(added.v_cache + to + d, load_some(added.v + n * added.row + d, count),
-                       count);
+            const Pack<T> k = load_step(added.k + n * added.row + d, packed);
+            const Pack<T> v = load_step(added.v + n * added.row + d, packed);
+            store_step(added.k_cache + to + d, k, packed);
+            store_step(added.v_cache + to + d, v, packed);
         }
     }
 }

@@ -53,24 +53,13 @@ inline int64_t decode_shared_bytes(int64_t size, int64_t pack) {
            kDecodeRows * int64_t{sizeof(DecodeRow)};
 }
 
-// A pack, or one value where the size of heads is no multiple of it.
-template <typename T>
-__device__ __forceinline__ Pack<T> load_step(const T* from, bool packed) {
-    if (packed) return load_pack(from);
-    Pack<T> pack = {};
-    pack.value[0] = *from;
-    return pack;
-}
 template <typename T>
 __device__ __forceinline__ void copy_head(T* to, const T* from, int size) {
     const bool packed = size % kPack<T> == 0;
     const int step = packed ? kPack<T> : 1;
     for (int d = static_cast<int>(threadIdx.x) * step; d < size; d += kDecodeThreads * step) {
         const Pack<T> pack = load_step(from + d, packed);
-        if (packed)
-            store_pack(to + d, pack);
-        else
-            to[d] = pack.value[0];
+        store_step(to + d, pack, packed);
     }
 }
 

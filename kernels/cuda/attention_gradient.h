@@ -54,12 +54,13 @@ __device__ __forceinline__ QueryStats stats_of(const AttentionGradient<T>& g, in
     q.delta = g.delta[at];
     return q;
 }
-// Score s and gradient dp of the probability of key `index` become p and the score's gradient.
-__device__ __forceinline__ void score_gradient(const QueryStats& q, int64_t index, float scale,
-                                               float* s, float* dp) {
-    const bool seen = index >= q.keys.low && index <= q.keys.high;
-    *s = seen ? exp2f(*s * scale - q.lse) : 0.0F;
-    *dp = seen ? *s * (*dp - q.delta) : 0.0F;
+// The probability of key `index` of score s, and the score's gradient of the probability's, dp.
+__device__ __forceinline__ float probability(const QueryStats& q, int32_t index, float scale,
+                                             float s) {
+    return index >= q.keys.low && index <= q.keys.high ? exp2f(s * scale - q.lse) : 0.0F;
+}
+__device__ __forceinline__ float score_gradient(const QueryStats& q, float p, float dp) {
+    return p * (dp - q.delta);
 }
 
 }  // namespace plumb::cuda

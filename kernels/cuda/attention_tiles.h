@@ -16,8 +16,10 @@
 // Loops over fragments must be unrolled, or fragments are no registers.
 #ifdef __CUDACC__
 #define TILES_UNROLL _Pragma("unroll")
+#define TILES_UNROLL_TWO _Pragma("unroll 2")
 #else
 #define TILES_UNROLL
+#define TILES_UNROLL_TWO
 #endif
 
 namespace plumb::cuda::tiles {
@@ -114,7 +116,7 @@ __device__ __forceinline__ void multiply_rows(Fragments<columns>& scores, const 
     TILES_UNROLL
     for (auto& tile : scores)
         for (float& s : tile) s = 0.0F;
-    TILES_UNROLL
+    TILES_UNROLL_TWO
     for (int d = 0; d < depth; d += 16) {
         uint32_t x[4];
         load_matrices(x, a_row + d);
@@ -213,7 +215,23 @@ __device__ __forceinline__ float row_sum(float v) {
     return v;
 }
 
-// Head sizes that tiles take, padded to the next of these; others go the plain way.
+// run.operator()<depth>(): head sizes are padded to the next that the tiles have. Larger ones than
+// kDepthMax go the plain way.
 constexpr int kDepthMax = 256;
+template <typename Run>
+void with_depth(int size, const Run& run) {
+    if (size > 128)
+        run.template operator()<kDepthMax>();
+    else if (size > 96)
+        run.template operator()<128>();
+    else if (size > 80)
+        run.template operator()<96>();
+    else if (size > 64)
+        run.template operator()<80>();
+    else if (size > 32)
+        run.template operator()<64>();
+    else
+        run.template operator()<32>();
+}
 
 }  // namespace plumb::cuda::tiles

@@ -101,6 +101,23 @@ __device__ __forceinline__ int64_t first_key(const AttentionView<T>& x, int64_t 
     return sequence_of(x, b) * x.kv_tokens * x.kv_row + static_cast<int64_t>(g) * x.size;
 }
 
+// A pack, or one value where the size of heads is no multiple of it: loads whose
+// packs stay in registers.
+template <typename T>
+__device__ __forceinline__ Pack<T> load_step(const T* from, bool packed) {
+    if (packed) return load_pack(from);
+    Pack<T> pack = {};
+    pack.value[0] = *from;
+    return pack;
+}
+template <typename T>
+__device__ __forceinline__ void store_step(T* to, const Pack<T>& pack, bool packed) {
+    if (packed)
+        store_pack(to, pack);
+    else
+        *to = pack.value[0];
+}
+
 // The tile of queries of a block. Late queries see more keys: their blocks start first.
 struct QueryTask {
     int64_t b;

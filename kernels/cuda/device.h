@@ -1,7 +1,7 @@
 // The GPU as kernels see it: CUDA's own names (threadIdx, __syncthreads, __shfl_xor_sync) and, for
 // what has no name in the language, thin functions: launches, shared memory, asynchronous copies
 // and tensor-core tiles. Everything that kernels use of CUDA stands here or is one of CUDA's names
-// that the emulation of tests/kernels/emulation gives too, so that the same .cu files compile as
+// that the emulation of tests/kernels/gpu gives too, so that the same .cu files compile as
 // plain C++ and run on a CPU. Warps are always whole: block sizes are multiples of 32 and every
 // collective has all lanes.
 // Path: hot.

@@ -10,11 +10,8 @@
 
 #include "runtime/base/random.h"
 #include "tests/kernels/case_table.h"
+#include "tests/kernels/gpu/gpu.h"
 #include "tests/kernels/value_bits.h"
-
-#ifdef PLUMB_CUDA_EMULATION
-#include <cuda_emulation.h>
-#endif
 
 namespace plumb::testing {
 
@@ -39,7 +36,7 @@ class Buffer {
 
   private:
     int64_t size_bytes_;
-    std::vector<unsigned char> bytes_;
+    std::vector<unsigned char, gpu::Allocator<unsigned char>> bytes_;
 };
 
 // Values of operands as doubles, whatever their type.
@@ -153,15 +150,13 @@ inline StepScalars test_scalars() {
     return s;
 }
 
-// The instruction sets whose kernels run here: those of this CPU and, where the CUDA kernels are
-// compiled for the emulation, the GPU's. Threads have no meaning there; more than one stands for
-// the reversed order of everything that a GPU may do in any order.
+// The instruction sets whose kernels run here: those of this CPU and a GPU's, real or emulated.
+// Threads have no meaning there; more than one stands for the reversed order of everything that a
+// GPU may do in any order.
 inline std::vector<Isa> tested_isas() {
     std::vector<Isa> isas;
     for (int i = 0; i <= static_cast<int>(host_isa()); ++i) isas.push_back(static_cast<Isa>(i));
-#ifdef PLUMB_CUDA_EMULATION
-    isas.push_back(Isa::sm80);
-#endif
+    if (const auto isa = gpu::isa()) isas.push_back(*isa);
     return isas;
 }
 inline Kernel kernel_of(OpKind kind, Dtype dtype, Isa isa) {
@@ -173,8 +168,10 @@ inline std::string device_name_of(Isa isa) {
 
 class BoundCase {
   public:
+    BoundCase(const BoundCase&) = delete;
+    BoundCase& operator=(const BoundCase&) = delete;
     BoundCase(const KernelCase& c, const Values& values, Isa isa, int32_t threads)
-        : case_(c), isa_(isa), threads_(threads), scalars(test_scalars()) {
+        : case_(c), isa_(isa), threads_(threads), scalars_(1, test_scalars()), scalars(scalars_[0]) {
         for (int i = 0; i < c.operands(); ++i) {
             if (c.shape[i].rank == 0) continue;
             const Dtype dtype = c.dtype(i);
@@ -193,11 +190,12 @@ class BoundCase {
     void run() {
         const KernelArgs args{
             &case_.attrs, case_.shape,       data_,   scratch_.data(), scratch_.size_bytes(),
-            &scalars,     case_.micro_batch, threads_};
-#ifdef PLUMB_CUDA_EMULATION
-        cuda::emulation::set_reversed(threads_ > 1);
-#endif
-        kernel_of(case_.kind, case_.value_dtype, isa_)(args);
+            &scalars_[0], case_.micro_batch, threads_};
+        const Kernel kernel = kernel_of(case_.kind, case_.value_dtype, isa_);
+        if (is_cuda(isa_))
+            gpu::run(kernel, args, threads_ > 1);
+        else
+            kernel(args);
     }
     // What the kernel must set is NaN before.
     void poison_outputs() {
@@ -277,8 +275,10 @@ class BoundCase {
     Buffer scratch_;
     void* data_[kMaxOperands] = {};
 
+    std::vector<StepScalars, gpu::Allocator<StepScalars>> scalars_;
+
   public:
-    StepScalars scalars;
+    StepScalars& scalars;
 };
 
 }  // namespace plumb::testing

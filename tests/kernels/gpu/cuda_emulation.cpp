@@ -1,4 +1,4 @@
-#include "tests/kernels/emulation/cuda_emulation.h"
+#include "tests/kernels/gpu/cuda_emulation.h"
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -30,8 +30,8 @@ struct Copy {
     bool valid;
 };
 
-// Made once per block by makecontext; from then on _setjmp and _longjmp, which spare the system
-// call for signals that swapcontext makes.
+// Made by makecontext once and for all blocks; from then on _setjmp and _longjmp, which spare the
+// system call for signals that swapcontext makes.
 struct Fiber {
     ucontext_t context;
     jmp_buf place;
@@ -61,16 +61,17 @@ bool backwards = false;
     std::abort();
 }
 
-void run_fiber() {
-    (*block_body)();
-    fibers[static_cast<size_t>(current)].state = State::done;
-    _longjmp(scheduler, 1);
-}
-
 void wait_in(State state) {
     Fiber& fiber = fibers[static_cast<size_t>(current)];
     fiber.state = state;
     if (_setjmp(fiber.place) == 0) _longjmp(scheduler, 1);
+}
+
+void run_fiber() {
+    while (true) {
+        (*block_body)();
+        wait_in(State::done);  // for the next block
+    }
 }
 
 void resume(int thread) {
@@ -107,11 +108,11 @@ void release_barrier(int threads) {
 void run_block(int threads) {
     for (int t = 0; t < threads; ++t) {
         Fiber& fiber = fibers[static_cast<size_t>(t)];
-        if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
         fiber.state = State::ready;
-        fiber.started = false;
         fiber.collectives = 0;
-        fiber.copies.assign(1, {});
+        if (fiber.copies.size() != 1 || !fiber.copies[0].empty()) fiber.copies.assign(1, {});
+        if (fiber.stack) continue;
+        fiber.stack.reset(new char[kStackBytes]);
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = kStackBytes;
