@@ -65,6 +65,28 @@ TEST(PlumbCkpt, InspectsTheNewestAndVerifiesAll) {
     EXPECT_TRUE(contains(plumb_ckpt("verify " + aside), "error: " + aside + "/data-00000.pck"));
 }
 
+// Of a folder, each is verified, whatever is wrong with those before it; the worst exit code counts.
+TEST(PlumbCkpt, VerifiesBeyondAnotherVersion) {
+    const TemporaryFolder folder;
+    const State state = small_state();
+    Saver saver(state);
+    std::string steps[3];
+    for (int i = 0; i < 3; ++i) {
+        ASSERT_TRUE(saver.save(folder.path(), 7 + i).ok());
+        steps[i] = saver.step_directory;
+    }
+    set_version(steps[1], 1);
+    const Result result = plumb_ckpt("verify " + folder.path());
+    EXPECT_EQ(result.exit_code, 2) << result.output;
+    EXPECT_TRUE(contains(result, "error: " + steps[1] + "/MANIFEST: format version 1"));
+    EXPECT_TRUE(contains(result, steps[0] + ": step 7, ") && contains(result, ": step 9, "))
+        << result.output;
+    std::vector<uint8_t> bytes = read_bytes(steps[2] + "/data-00000.pck");
+    bytes[6000] ^= 4;
+    write_bytes(steps[2] + "/data-00000.pck", bytes);
+    EXPECT_EQ(plumb_ckpt("verify " + folder.path()).exit_code, 4);
+}
+
 TEST(PlumbCkpt, WrongUseExitsWithTwo) {
     const TemporaryFolder folder;
     for (const std::string& arguments :
