@@ -19,8 +19,8 @@ int64_t scratch_bytes(const Op& op, const Shape* shape, const DeviceRecord& devi
             using O = MatmulOperands;
             if (shape[O::x].rows() <= cuda::kMatmulStreamRows || op.attrs.matmul.by_row != 0)
                 return 0;
-            const bool rounded = shape[O::bias].rank > 0 && op.dtype != Dtype::f32 &&
-                                 op.attrs.matmul.wide == 0;
+            const bool rounded =
+                shape[O::bias].rank > 0 && op.dtype != Dtype::f32 && op.attrs.matmul.wide == 0;
             return cuda::matmul_scratch_bytes(shape[O::w].dim[0], rounded, op.dtype);
         }
         case OpKind::matmul_dx:

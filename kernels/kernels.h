@@ -40,8 +40,8 @@ struct KernelTable {
     Kernel kernel[kOpKindCount][kValueDtypeCount];
 };
 
-// The best instruction set of this machine, and the table of any that it supports. A GPU's are there
-// when CUDA is compiled in, or its emulation (tests).
+// The best instruction set of this machine, and the table of any that it supports. A GPU's are
+// there when CUDA is compiled in, or its emulation (tests).
 Isa host_isa() noexcept;
 bool has_kernels(Isa isa) noexcept;
 const KernelTable& kernel_table(Isa isa) noexcept;

@@ -39,7 +39,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
         const T* row = gate_up + r * 2 * size + i;
         Pack<T> gate = load_some(row, step), up = load_some(row + size, step);
-        for (int k = 0; k < kPack<T>; ++k) {  // a bound that the compiler knows keeps packs in registers
+        for (int k = 0; k < kPack<T>;
+             ++k) {  // a bound that the compiler knows keeps packs in registers
             const float g = widen(gate.value[k]);
             gate.value[k] = narrow<T>(g * sigmoid_of(g) * widen(up.value[k]));
         }

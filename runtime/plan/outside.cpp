@@ -31,8 +31,8 @@ std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord&
          "estimated"},
     };
     if (is_cuda(device.isa))
-        rows.push_back({"CUDA context and libraries", kCudaContextBytes, "estimated",
-                        MemorySpace::gpu});
+        rows.push_back(
+            {"CUDA context and libraries", kCudaContextBytes, "estimated", MemorySpace::gpu});
     const bool saves_beside = std::any_of(program.phases.begin(), program.phases.end(),
                                           [](const Phase& phase) { return !phase.beside.empty(); });
     if (saves_beside) rows.push_back({"saving thread's stack", kSavingStackBytes, "reserved"});

@@ -171,7 +171,11 @@ class BoundCase {
     BoundCase(const BoundCase&) = delete;
     BoundCase& operator=(const BoundCase&) = delete;
     BoundCase(const KernelCase& c, const Values& values, Isa isa, int32_t threads)
-        : case_(c), isa_(isa), threads_(threads), scalars_(1, test_scalars()), scalars(scalars_[0]) {
+        : case_(c),
+          isa_(isa),
+          threads_(threads),
+          scalars_(1, test_scalars()),
+          scalars(scalars_[0]) {
         for (int i = 0; i < c.operands(); ++i) {
             if (c.shape[i].rank == 0) continue;
             const Dtype dtype = c.dtype(i);
@@ -257,15 +261,9 @@ class BoundCase {
     T* at(int i) {
         return reinterpret_cast<T*>(operand_[i].data());
     }
-    Buffer& operand(int i) {
-        return operand_[i];
-    }
-    Buffer& scratch() {
-        return scratch_;
-    }
-    KernelCase& kernel_case() {
-        return case_;
-    }
+    Buffer& operand(int i) { return operand_[i]; }
+    Buffer& scratch() { return scratch_; }
+    KernelCase& kernel_case() { return case_; }
 
   private:
     KernelCase case_;

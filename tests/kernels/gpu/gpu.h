@@ -17,8 +17,8 @@ std::optional<Isa> isa();
 void* allocate(size_t size_bytes);
 void release(void* memory);
 
-// Runs a kernel of the GPU to its end, as when it is bound first; `reversed`: whatever may happen in
-// any order happens in the reversed one, where that can be chosen.
+// Runs a kernel of the GPU to its end, as when it is bound first; `reversed`: whatever may happen
+// in any order happens in the reversed one, where that can be chosen.
 void run(Kernel kernel, const KernelArgs& args, bool reversed);
 
 template <typename T>

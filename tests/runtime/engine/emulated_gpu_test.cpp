@@ -61,8 +61,7 @@ TEST_P(EmulatedGpu, SettingsThatChangeNoBit) {
              {Recompute{RecomputeKind::block, 1}, Recompute{RecomputeKind::selective},
               Recompute{RecomputeKind::attention}}) {
             run.recompute = recompute;
-            EXPECT_EQ(train(run, 1), reference)
-                << "recompute " << static_cast<int>(recompute.kind);
+            EXPECT_EQ(train(run, 1), reference) << "recompute " << static_cast<int>(recompute.kind);
         }
     }
 }

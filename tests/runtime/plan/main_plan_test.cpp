@@ -243,8 +243,8 @@ TEST(PlumbPlan, BadInput) {
         {"tiny --batch.micro_batch=0", "batch.micro_batch"},
         {"tiny --batch.micro_bach=1", "batch.micro_batch"},
         {"tiny --run.device=abacus",
-         "unknown device \"abacus\"; known are cpu, cpu-portable, cpu-avx2, cpu-avx512 and "
-         "cpu-avx512_bf16"},
+         "unknown device \"abacus\"; known are cpu, cpu-portable, cpu-avx2, cpu-avx512, "
+         "cpu-avx512_bf16, cuda-sm80 and cuda-sm90"},
         {"tiny --json --listing", "--listing"},
     };
     for (const auto& [arguments, part] : cases) {
