@@ -8,7 +8,7 @@ KILLS ?= 200
 RUNS ?= 10000
 export TEXT DEMO_STEPS SMOKE PLUMB_TEST_DATA
 
-.PHONY: build help demo test crash-test kill-test fuzz perf format check tidy install clean check-fresh
+.PHONY: build help demo test crash-test kill-test fuzz perf cuda format check tidy install clean check-fresh
 
 build:  ## Build every program, test and benchmark into build/release (the default target).
 	@scripts/build.sh
@@ -37,6 +37,9 @@ fuzz:  ## Give each parser of outside bytes RUNS mutated inputs under sanitizers
 
 perf:  ## Print each kernel beside the limit of this machine, measured in the same run.
 	@scripts/perf.sh
+
+cuda:  ## Build everything for NVIDIA GPUs into build/cuda (needs the CUDA toolkit, 12.4 or newer).
+	@scripts/build.sh cuda
 
 format:  ## Rewrite every source file in the project's format (clang-format).
 	@scripts/format.sh

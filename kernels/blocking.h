@@ -24,7 +24,7 @@ struct GemmBlocking {
     int64_t step_words = 1;
 };
 
-constexpr GemmBlocking kGemmBlocking[kIsaCount] = {
+constexpr GemmBlocking kGemmBlocking[kCpuIsaCount] = {
     {4, 8, 256, 128, 3072},    // portable: 8 of 16 registers accumulate
     {6, 16, 256, 192, 3072},   // avx2: 12 of 16
     {12, 32, 256, 384, 3072},  // avx512: 24 of 32

@@ -1,7 +1,8 @@
 // The kernels' one face. Every kernel has the same signature: operands by the positions of its
 // *Operands enum (runtime/program/op.h), shapes already checked by the op table and asserted first
 // thing in the kernel. Kernels allocate nothing, throw nothing, and split work over outputs, never
-// over a sum, so that thread counts do not change bits.
+// over a sum, so that thread counts do not change bits. Kernels of a GPU only put launches on a
+// stream: operands, scratch and scalars are addresses of the device, which the host never reads.
 // Path: hot.
 #pragma once
 
@@ -19,7 +20,8 @@ struct KernelArgs {
     int64_t scratch_bytes;
     const StepScalars* scalars;
     int32_t micro_batch;
-    int32_t threads;  // size of the OpenMP team to use
+    int32_t threads;         // size of the OpenMP team to use; CPU only
+    void* stream = nullptr;  // cudaStream_t to launch on; CUDA only
 
     template <typename T>
     T* at(int operand) const {
@@ -34,18 +36,24 @@ using Kernel = void (*)(const KernelArgs&) noexcept;
 // has no such value dtype, and for host ops.
 struct KernelTable {
     Isa isa;
+    bool on_gpu;  // operands are addresses of a GPU's memory
     Kernel kernel[kOpKindCount][kValueDtypeCount];
 };
 
-// The best instruction set of this machine, and the table of any that it supports.
+// The best instruction set of this machine, and the table of any that it supports. A GPU's are
+// there when CUDA is compiled in, or its emulation (tests).
 Isa host_isa() noexcept;
+bool has_kernels(Isa isa) noexcept;
 const KernelTable& kernel_table(Isa isa) noexcept;
 
 // Whether the device multiplies bf16 faster than fp32.
 bool computes_in_bf16(const DeviceRecord& device) noexcept;
 
-// Traits of the CPU kernels: one function for all instruction sets (the record names which).
+// Traits of the kernels of a device: one function for all CPUs, one for all GPUs (the record names
+// which of them).
+const KernelTraits& kernel_traits(Isa isa) noexcept;
 const KernelTraits& cpu_traits() noexcept;
+const KernelTraits& cuda_traits() noexcept;
 
 // This machine, threads as given. Named "host".
 DeviceRecord host_device(int32_t threads) noexcept;

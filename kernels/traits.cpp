@@ -92,7 +92,10 @@ constexpr KernelTraits kCpuTraits = {"cpu", scratch_bytes};
 }  // namespace
 
 bool computes_in_bf16(const DeviceRecord& device) noexcept {
-    return device.isa == Isa::avx512_bf16;
+    return device.isa == Isa::avx512_bf16 || is_cuda(device.isa);
+}
+const KernelTraits& kernel_traits(Isa isa) noexcept {
+    return is_cuda(isa) ? cuda_traits() : cpu_traits();
 }
 
 const KernelTraits& cpu_traits() noexcept {

@@ -153,7 +153,7 @@ Options parse(int argc, char** argv) {
         } else if (flag == "--isa" && value != nullptr) {
             ++i;
             bool known = false;
-            for (const Isa isa : host_isas()) {
+            for (const Isa isa : tested_isas()) {
                 if (isa_name(isa) != std::string(value)) continue;
                 options.isa = isa;
                 known = true;

@@ -44,7 +44,7 @@ ROOMS = {
 # tests and perf share case tables and nothing else includes them: one room to the circle test.
 LEAVES = {"tests", "perf"}
 BASE_FILES = {"types", "error", "check", "view", "dtype", "checked", "random", "digest", "hash",
-              "log"}
+              "log", "host_device"}
 BANNED = {"util", "utils", "misc", "common", "helper", "helpers", "manager", "managers", "new",
           "v2"}
 HOT_ROOMS = {BASE, PROGRAM, KERNELS, EXEC}

@@ -6,7 +6,7 @@ namespace plumb::cpu::PLUMB_ISA {
 namespace {
 
 constexpr KernelTable make_table() {
-    KernelTable t{Isa::PLUMB_ISA, {}};
+    KernelTable t{Isa::PLUMB_ISA, false, {}};
     const auto set = [&](OpKind kind, Kernel f32, Kernel bf16 = nullptr, Kernel f16 = nullptr) {
         Kernel* row = t.kernel[static_cast<int>(kind)];
         row[value_index(Dtype::f32)] = f32;

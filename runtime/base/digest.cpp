@@ -6,13 +6,6 @@ namespace plumb {
 
 namespace {
 
-// Finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64 bits.
-inline uint64_t mix(uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-}
-
 // The low words are summed in halves, which cannot overflow below 2^32 elements: without carries
 // the loop is one that compilers turn into vectors (-O3, see CMakeLists.txt).
 template <typename Bits>
@@ -22,11 +15,10 @@ template <typename Bits>
     uint64_t upper = 0;
     Hash128 sum;
     for (int64_t i = 0; i < count; ++i) {
-        const uint64_t place = key + static_cast<uint64_t>(first + i) * 0x9E3779B97F4A7C15u;
-        const uint64_t low = mix(place ^ mix(bits[i] + 0x632BE59BD9B4E019u));
-        lower += low & 0xFFFFFFFFu;
-        upper += low >> 32;
-        sum.high += mix(low + place);
+        const Hash128 term = digest_term(digest_place(key, first + i), bits[i]);
+        lower += term.low & 0xFFFFFFFFu;
+        upper += term.low >> 32;
+        sum.high += term.high;
     }
     sum.low = lower;
     return digest_add(sum, {upper << 32, upper >> 32});

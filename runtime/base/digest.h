@@ -8,9 +8,28 @@
 #include <string_view>
 
 #include "runtime/base/hash.h"
+#include "runtime/base/host_device.h"
 #include "runtime/base/types.h"
 
 namespace plumb {
+
+// What an element adds: digest_term(digest_place(key, global index), bits).
+inline constexpr uint64_t kDigestStep = 0x9E3779B97F4A7C15u;
+HOST_DEVICE uint64_t digest_place(uint64_t key, int64_t index) noexcept {
+    return key + static_cast<uint64_t>(index) * kDigestStep;
+}
+// Finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64 bits.
+HOST_DEVICE uint64_t digest_mix(uint64_t x) noexcept {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+HOST_DEVICE Hash128 digest_term(uint64_t place, uint32_t bits) noexcept {
+    Hash128 term;
+    term.low = digest_mix(place ^ digest_mix(bits + 0x632BE59BD9B4E019u));
+    term.high = digest_mix(term.low + place);
+    return term;
+}
 
 // Sum modulo 2^128 of two digests.
 Hash128 digest_add(Hash128 a, Hash128 b) noexcept;

@@ -1,5 +1,7 @@
 #include "runtime/engine/session.h"
 
+#include <fmt/format.h>
+
 #include <map>
 
 #include "formats/checkpoint_writer.h"
@@ -48,7 +50,8 @@ RunConfig resolved(RunConfig config) {
 }
 
 ProgramInputs program_inputs(const RunConfig& config) {
-    return {cpu_traits(), device_of(config), checkpoint_staging(config)};
+    const DeviceRecord device = device_of(config);
+    return {kernel_traits(device.isa), device, checkpoint_staging(config)};
 }
 
 Plan plan_of(const RunConfig& config, Purpose purpose) {
@@ -73,9 +76,31 @@ PlanWith plans_with(const std::string& name, const std::vector<std::string>& ove
     };
 }
 
+namespace {
+
+// The device, when this program can run on it.
+DeviceRecord runnable(const DeviceRecord& device) {
+    if (!has_kernels(device.isa))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("run.device: {} needs {} kernels; {} (plumb-plan plans for any "
+                                "device)",
+                                device.name, isa_name(device.isa),
+                                is_cuda(device.isa)
+                                    ? std::string("this program was built without CUDA")
+                                    : fmt::format("this machine has {}", isa_name(host_isa()))));
+    if (kernel_table(device.isa).on_gpu)
+        throw Error(ExitCode::bad_input,
+                    fmt::format("run.device: {} can be planned for and its kernels are built, but "
+                                "this version does not run on GPUs yet",
+                                device.name));
+    return device;
+}
+
+}  // namespace
+
 Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes)
     : config_(resolved(config)),
-      device_(device_of(config)),
+      device_(runnable(device_of(config))),
       program_(build_program(config_, program_inputs(config_), purpose)),
       plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory),

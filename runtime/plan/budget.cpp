@@ -122,7 +122,7 @@ BudgetChange best_of(const Row& row, const RunConfig& config, int64_t now_bytes,
 }  // namespace
 
 int64_t needed_bytes(const Plan& plan) {
-    return checked_add(plan.total_bytes, plan.outside_bytes, "total with outside");
+    return plan.space_bytes[static_cast<int>(plan.main)];
 }
 
 std::vector<BudgetChange> budget_changes(const RunConfig& config, const Plan& plan,

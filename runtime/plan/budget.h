@@ -27,7 +27,7 @@ namespace plumb {
 // run cannot have them.
 using PlanWith = std::function<const Plan&(const std::vector<std::string>& settings)>;
 
-// Arenas and what lies outside them; checked.
+// Arenas and what lies outside them in the memory that has to suffice: a GPU's, where one is used.
 int64_t needed_bytes(const Plan& plan);
 
 struct BudgetChange {

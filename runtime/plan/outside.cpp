@@ -16,6 +16,9 @@ constexpr int64_t kHeapBytes = 640 * kKiB;   // configuration, libraries, logs
 constexpr int64_t kHeapOpBytes = 1280;       // an op with its tensors, placements and bound record
 constexpr int64_t kStackBytes = 128 * kKiB;  // of the 8 MiB reserved per thread, what is touched
 
+// What a process holds of a GPU before its first allocation; not measured yet.
+constexpr int64_t kCudaContextBytes = 640 * kMiB;
+
 }  // namespace
 
 std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord& device) {
@@ -27,6 +30,9 @@ std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord&
         {"OpenMP thread stacks", checked_mul(kStackBytes, device.threads, "thread stacks"),
          "estimated"},
     };
+    if (is_cuda(device.isa))
+        rows.push_back(
+            {"CUDA context and libraries", kCudaContextBytes, "estimated", MemorySpace::gpu});
     const bool saves_beside = std::any_of(program.phases.begin(), program.phases.end(),
                                           [](const Phase& phase) { return !phase.beside.empty(); });
     if (saves_beside) rows.push_back({"saving thread's stack", kSavingStackBytes, "reserved"});

@@ -286,10 +286,23 @@ Plan make_plan(const Program& program, const DeviceRecord& device, const PlanOpt
     const std::string flaw = find_flaw(program, plan);
     CHECK_NOTE(flaw.empty(), flaw.c_str());
     plan.outside = outside_rows(program, device);
-    for (const OutsideRow& row : plan.outside)
+    plan.main = main_space(device.isa);
+    const auto add = [&](MemorySpace space, int64_t bytes) {
+        int64_t& sum = plan.space_bytes[static_cast<int>(space)];
+        sum = checked_add(sum, bytes, "total with outside");
+    };
+    for (int a = 0; a < kArenaCount; ++a)
+        add(space_of(static_cast<Arena>(a), device.isa), plan.arena_bytes[a]);
+    for (const OutsideRow& row : plan.outside) {
         plan.outside_bytes = checked_add(plan.outside_bytes, row.bytes, "outside");
+        add(row.space, row.bytes);
+    }
     plan.digest = plan_digest(program, plan, device);
     return plan;
+}
+
+const char* space_name(MemorySpace space) {
+    return space == MemorySpace::gpu ? "gpu" : "host";
 }
 
 std::string placement_text(const Plan& plan, TensorId id) {

@@ -45,11 +45,25 @@ struct PhasePlan {
     int32_t peak_op = -1;
 };
 
+// Where bytes lie. A run on a CPU has all of them on the host; one on a GPU has the codec's staging
+// and its process there, beside the GPU's memory, which is what has to suffice.
+enum class MemorySpace : uint8_t { host, gpu, count };
+inline constexpr int kMemorySpaceCount = static_cast<int>(MemorySpace::count);
+const char* space_name(MemorySpace space);
+
+constexpr MemorySpace main_space(Isa isa) {
+    return is_cuda(isa) ? MemorySpace::gpu : MemorySpace::host;
+}
+constexpr MemorySpace space_of(Arena arena, Isa isa) {
+    return arena == Arena::staging ? MemorySpace::host : main_space(isa);
+}
+
 // Memory that is not ours to place: libraries, stacks, code. `source` says how bytes were obtained.
 struct OutsideRow {
     const char* name;
     int64_t bytes;
     const char* source;
+    MemorySpace space = MemorySpace::host;
 };
 
 struct Plan {
@@ -63,6 +77,8 @@ struct Plan {
     std::vector<OutsideRow> outside;
     int64_t total_bytes = 0;  // sum of the arenas
     int64_t outside_bytes = 0;
+    MemorySpace main = MemorySpace::host;
+    int64_t space_bytes[kMemorySpaceCount] = {};  // arenas and outside, where they lie
     // No placement can need less: highest sum of live bytes with every tensor live only from its
     // first write to its last read over the unrolled schedule; and the same under slot discipline
     // (one layout per section, whole slots).

@@ -68,6 +68,7 @@ std::string contents_text(const Program& program, const Plan& plan, Arena arena)
     }
     if (arena == Arena::io && plan.io_row_bytes > 0)
         return count_text(program.micro_batch_count, "row");
+    if (arena == Arena::staging && plan.main == MemorySpace::gpu) return "host memory";
     return "";
 }
 
@@ -86,10 +87,11 @@ PeakNames peak_names(const Program& program, const PhasePlan& phase) {
 
 std::string title(const Program& program, const Plan& plan, const ReportSubject& subject) {
     const DeviceRecord& device = subject.device;
-    return fmt::format("{}: {} parameters\n{}\n{}, {} ({}), {}\nplan {}\n", subject.model,
+    const std::string threads =
+        is_cuda(device.isa) ? "" : ", " + count_text(device.threads, "thread");
+    return fmt::format("{}: {} parameters\n{}\n{}, {} ({}){}\nplan {}\n", subject.model,
                        grouped_digits(parameters_of(program)), subject.workload, subject.layout,
-                       device.name, isa_name(device.isa), count_text(device.threads, "thread"),
-                       to_hex(plan.digest));
+                       device.name, isa_name(device.isa), threads, to_hex(plan.digest));
 }
 
 std::string arena_table(const Program& program, const Plan& plan) {
@@ -108,7 +110,11 @@ std::string arena_table(const Program& program, const Plan& plan) {
 std::string outside_table(const Plan& plan) {
     std::string text = heading("outside the arenas", "source");
     for (const OutsideRow& row : plan.outside) text += byte_row(row.name, row.bytes, row.source);
-    return text + byte_row("total with outside", needed_bytes(plan), "");
+    if (plan.main == MemorySpace::host)
+        return text + byte_row("total with outside", needed_bytes(plan), "");
+    const int64_t host_bytes = plan.space_bytes[static_cast<int>(MemorySpace::host)];
+    return text + byte_row("on the GPU, with outside", needed_bytes(plan), "") +
+           byte_row("on the host, with outside", host_bytes, "");
 }
 
 std::string phase_table(const Program& program, const Plan& plan) {
@@ -264,7 +270,14 @@ std::string report_json(const Program& program, const Plan& plan, const ReportSu
                           {"peak", peak(phase)}});
     Json outside = Json::array();
     for (const OutsideRow& row : plan.outside)
-        outside.push_back({{"name", row.name}, {"bytes", row.bytes}, {"source", row.source}});
+        outside.push_back({{"name", row.name},
+                           {"bytes", row.bytes},
+                           {"source", row.source},
+                           {"space", space_name(row.space)}});
+    Json spaces = Json::object();
+    for (int s = 0; s < kMemorySpaceCount; ++s)
+        if (plan.space_bytes[s] > 0)
+            spaces[space_name(static_cast<MemorySpace>(s))] = plan.space_bytes[s];
     Json rank = {
         {"ranks", "0"},
         {"arenas", arenas(plan.arena_bytes)},
@@ -273,6 +286,7 @@ std::string report_json(const Program& program, const Plan& plan, const ReportSu
         {"lower_bound_unrolled_bytes", plan.lower_bound_unrolled_bytes},
         {"outside_bytes", plan.outside_bytes},
         {"outside", outside},
+        {"space_bytes", spaces},
         {"peak", plan.peak_phase < 0 ? Json(nullptr)
                                      : peak(plan.phases[static_cast<size_t>(plan.peak_phase)])},
         {"phases", phases},

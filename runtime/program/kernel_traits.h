@@ -8,19 +8,23 @@
 
 namespace plumb {
 
-// Each has all of those before it.
-enum class Isa : uint8_t { portable, avx2, avx512, avx512_bf16 };
-inline constexpr int kIsaCount = 4;
+// Instruction sets of CPUs, of which each has all of those before it, and of NVIDIA GPUs (compute
+// capability 8.0 and 9.0).
+enum class Isa : uint8_t { portable, avx2, avx512, avx512_bf16, sm80, sm90 };
+inline constexpr int kCpuIsaCount = 4;
 
+constexpr bool is_cuda(Isa isa) {
+    return isa >= Isa::sm80;
+}
 constexpr const char* isa_name(Isa isa) {
-    constexpr const char* kNames[kIsaCount] = {"portable", "avx2", "avx512", "avx512_bf16"};
+    constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "sm80", "sm90"};
     return kNames[static_cast<int>(isa)];
 }
 
 struct DeviceRecord {
     char name[24];
     Isa isa;
-    int32_t threads;
+    int32_t threads;  // of a CPU; 1 for a GPU
 };
 
 struct KernelTraits {

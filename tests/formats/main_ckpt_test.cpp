@@ -65,7 +65,8 @@ TEST(PlumbCkpt, InspectsTheNewestAndVerifiesAll) {
     EXPECT_TRUE(contains(plumb_ckpt("verify " + aside), "error: " + aside + "/data-00000.pck"));
 }
 
-// Of a folder, each is verified, whatever is wrong with those before it; the worst exit code counts.
+// Of a folder, each is verified, whatever is wrong with those before it; the worst exit code
+// counts.
 TEST(PlumbCkpt, VerifiesBeyondAnotherVersion) {
     const TemporaryFolder folder;
     const State state = small_state();

@@ -10,6 +10,7 @@
 
 #include "runtime/base/random.h"
 #include "tests/kernels/case_table.h"
+#include "tests/kernels/gpu/gpu.h"
 #include "tests/kernels/value_bits.h"
 
 namespace plumb::testing {
@@ -35,7 +36,7 @@ class Buffer {
 
   private:
     int64_t size_bytes_;
-    std::vector<unsigned char> bytes_;
+    std::vector<unsigned char, gpu::Allocator<unsigned char>> bytes_;
 };
 
 // Values of operands as doubles, whatever their type.
@@ -149,10 +150,32 @@ inline StepScalars test_scalars() {
     return s;
 }
 
+// The instruction sets whose kernels run here: those of this CPU and a GPU's, real or emulated.
+// Threads have no meaning there; more than one stands for the reversed order of everything that a
+// GPU may do in any order.
+inline std::vector<Isa> tested_isas() {
+    std::vector<Isa> isas;
+    for (int i = 0; i <= static_cast<int>(host_isa()); ++i) isas.push_back(static_cast<Isa>(i));
+    if (const auto isa = gpu::isa()) isas.push_back(*isa);
+    return isas;
+}
+inline Kernel kernel_of(OpKind kind, Dtype dtype, Isa isa) {
+    return kernel_table(isa).kernel[static_cast<int>(kind)][value_index(dtype)];
+}
+inline std::string device_name_of(Isa isa) {
+    return std::string(is_cuda(isa) ? "cuda-" : "cpu-") + isa_name(isa);
+}
+
 class BoundCase {
   public:
+    BoundCase(const BoundCase&) = delete;
+    BoundCase& operator=(const BoundCase&) = delete;
     BoundCase(const KernelCase& c, const Values& values, Isa isa, int32_t threads)
-        : case_(c), isa_(isa), threads_(threads), scalars(test_scalars()) {
+        : case_(c),
+          isa_(isa),
+          threads_(threads),
+          scalars_(1, test_scalars()),
+          scalars(scalars_[0]) {
         for (int i = 0; i < c.operands(); ++i) {
             if (c.shape[i].rank == 0) continue;
             const Dtype dtype = c.dtype(i);
@@ -163,17 +186,20 @@ class BoundCase {
         }
         const Op op = c.op();
         DeviceRecord device;
-        CHECK(named_device((std::string("cpu-") + isa_name(isa)).c_str(), threads, &device));
-        scratch_ = Buffer(cpu_traits().scratch_bytes(op, c.shape, device));
+        CHECK(named_device(device_name_of(isa).c_str(), threads, &device));
+        scratch_ = Buffer(kernel_traits(isa).scratch_bytes(op, c.shape, device));
         std::memset(scratch_.data(), 0xFF, static_cast<size_t>(scratch_.size_bytes()));
     }
 
     void run() {
         const KernelArgs args{
             &case_.attrs, case_.shape,       data_,   scratch_.data(), scratch_.size_bytes(),
-            &scalars,     case_.micro_batch, threads_};
-        kernel_table(isa_).kernel[static_cast<int>(case_.kind)][value_index(case_.value_dtype)](
-            args);
+            &scalars_[0], case_.micro_batch, threads_};
+        const Kernel kernel = kernel_of(case_.kind, case_.value_dtype, isa_);
+        if (is_cuda(isa_))
+            gpu::run(kernel, args, threads_ > 1);
+        else
+            kernel(args);
     }
     // What the kernel must set is NaN before.
     void poison_outputs() {
@@ -247,14 +273,10 @@ class BoundCase {
     Buffer scratch_;
     void* data_[kMaxOperands] = {};
 
-  public:
-    StepScalars scalars;
-};
+    std::vector<StepScalars, gpu::Allocator<StepScalars>> scalars_;
 
-inline std::vector<Isa> host_isas() {
-    std::vector<Isa> isas;
-    for (int i = 0; i <= static_cast<int>(host_isa()); ++i) isas.push_back(static_cast<Isa>(i));
-    return isas;
-}
+  public:
+    StepScalars& scalars;
+};
 
 }  // namespace plumb::testing

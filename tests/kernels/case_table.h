@@ -255,6 +255,28 @@ inline void add_matmul_cases(std::vector<KernelCase>* cases) {
     cases->push_back(matmul_dw_case(523, 37, 29, true, true));
 }
 
+// Rows as a GPU has them: of a warp, of a block, longer than a block holds, many to a block; tokens
+// that repeat in thousands, and ids of one, two and three digits of its sort.
+inline void add_row_cases(std::vector<KernelCase>* cases) {
+    for (const bool backward : {false, true}) {
+        cases->push_back(embed_case(backward, 1, 2500, 8, 2, 0));
+        cases->push_back(embed_case(backward, 3, 200, 9, 3001, 600));
+        cases->push_back(embed_case(backward, 1, 40, 2056, 3, 0));
+    }
+    for (const NormKind kind : {NormKind::layer, NormKind::rms}) {
+        const bool layer = kind == NormKind::layer;
+        for (const auto& [n, d] : {std::pair<int64_t, int64_t>{19, 768}, {3, 2056}, {2, 8200}})
+            cases->push_back(norm_case(n, d, kind, layer, true));
+        for (const auto& [n, d] : {std::pair<int64_t, int64_t>{19, 768}, {10, 2056}})
+            cases->push_back(norm_backward_case(n, d, kind, d == 768, true));
+    }
+    cases->push_back(norm_backward_case(9, 8200, NormKind::layer, false, true));
+    cases->push_back(norm_backward_case(3080, 8, NormKind::layer, false, true));
+    cases->push_back(embed_case(true, 1, 40, 1, 270001, 0));
+    cases->push_back(attention_case(OpKind::rope, 1, 3, {5, 2, 128}));
+    cases->push_back(select_case(3, 5, 1032));
+}
+
 inline std::vector<KernelCase> small_cases() {
     std::vector<KernelCase> cases;
     for (const bool backward : {false, true}) {
@@ -303,6 +325,7 @@ inline std::vector<KernelCase> small_cases() {
     }
     cases.push_back(select_case(1, 1, 1));
     cases.push_back(select_case(3, 5, 19));
+    add_row_cases(&cases);
     return cases;
 }
 

@@ -106,11 +106,11 @@ TEST_P(Inference, LossIgnoresATargetOfWeightZeroOnly) {
     EXPECT_DEATH(BoundCase(c, values, GetParam(), 1).run(), "target id outside the vocabulary");
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Inference, ::testing::ValuesIn(host_isas()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Inference, ::testing::ValuesIn(tested_isas()),
                          [](const auto& tested) { return std::string(isa_name(tested.param)); });
 
 TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
-    for (const Isa isa : host_isas()) {
+    for (const Isa isa : tested_isas()) {
         const KernelTable& table = kernel_table(isa);
         EXPECT_EQ(table.isa, isa);
         for (int kind = 0; kind < kOpKindCount; ++kind) {
@@ -123,7 +123,7 @@ TEST(Dispatch, EveryOpButTheHostOpsHasAKernelInEveryTable) {
 // An op with operands of the value dtype has kernels of all three; the digest of f16 weights is
 // that of their f32 masters.
 TEST(Dispatch, OpsOnValuesHaveKernelsOfEveryValueDtype) {
-    for (const Isa isa : host_isas())
+    for (const Isa isa : tested_isas())
         for (int kind = 0; kind < kOpKindCount; ++kind) {
             const OpRow& row = op_row(static_cast<OpKind>(kind));
             bool values = false;
@@ -149,7 +149,31 @@ TEST(Dispatch, DeviceRecords) {
         EXPECT_EQ(record.threads, 5);
     }
     DeviceRecord record{};
+    for (const Isa isa : {Isa::sm80, Isa::sm90}) {
+        ASSERT_TRUE(named_device((std::string("cuda-") + isa_name(isa)).c_str(), 5, &record));
+        EXPECT_EQ(record.isa, isa);
+        EXPECT_EQ(record.threads, 1);  // threads are a CPU's
+    }
     EXPECT_FALSE(named_device("cpu-mmx", 1, &record));
+    EXPECT_FALSE(named_device("cuda-sm81", 1, &record));
+}
+
+// Scratch of a GPU depends on shapes only, so that the bits of a result do not depend on the GPU.
+TEST(Traits, ScratchOfCudaKernelsIsAlignedAndTheSameForEveryGpu) {
+    DeviceRecord sm80{}, sm90{};
+    ASSERT_TRUE(named_device("cuda-sm80", 1, &sm80) && named_device("cuda-sm90", 1, &sm90));
+    std::vector<KernelCase> cases = small_cases_of_all_dtypes();
+    for (const KernelCase& c : model_cases(4, 1024, 768, 50257))
+        for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
+            if (kernel_table(Isa::portable).kernel[static_cast<int>(c.kind)][value_index(dtype)] !=
+                nullptr)
+                cases.push_back(in_dtype(c, dtype));
+    for (const KernelCase& c : cases) {
+        const int64_t bytes = cuda_traits().scratch_bytes(c.op(), c.shape, sm80);
+        EXPECT_GE(bytes, 0) << c.name;
+        EXPECT_EQ(bytes % kAlignBytes, 0) << c.name;
+        EXPECT_EQ(cuda_traits().scratch_bytes(c.op(), c.shape, sm90), bytes) << c.name;
+    }
 }
 
 // A plan made for more threads must give each of them its part, and never less than one thread's.

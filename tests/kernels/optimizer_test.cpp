@@ -147,6 +147,37 @@ TEST_P(Optimizer, GradNormFlagsWhatIsNotASum) {
     EXPECT_EQ(grad_norm({1.0F}, GetParam(), 1, true, {0, 0, 1}).flag, 0U);
 }
 
+// Many blocks and ragged ends; gradients of a scaled loss, whose squares are large.
+TEST_P(Optimizer, GradNormOfLargeGradientsInManyBlocks) {
+    for (const int64_t count : {4095, 4097, 33001}) {
+        std::vector<float> g(static_cast<size_t>(count));
+        unsigned __int128 total = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            const auto x = static_cast<float>(number(12, i) * (i % 3 == 0 ? 3e3 : 5.0));
+            g[static_cast<size_t>(i)] = x;
+            total += fixed_square(x);
+        }
+        const Sum expected{static_cast<uint64_t>(total), static_cast<uint64_t>(total >> 64), 0};
+        for (const int32_t threads : {1, 2}) EXPECT_EQ(grad_norm(g, GetParam(), threads), expected);
+    }
+}
+
+// Every exponent, and what stands around 2^4 and 2^23.5, where squares are treated otherwise.
+TEST_P(Optimizer, GradNormOfEveryExponent) {
+    for (const float mantissa : {1.0F, 1.5F, 0x1.fffffep0F, 0x1.555556p0F, -0x1.6a09e6p0F}) {
+        std::vector<float> g;
+        unsigned __int128 total = 0;
+        for (int exponent = -149; exponent < 23; ++exponent) {
+            g.push_back(std::ldexp(mantissa, exponent));
+            total += fixed_square(g.back());
+        }
+        const Sum expected{static_cast<uint64_t>(total), static_cast<uint64_t>(total >> 64), 0};
+        EXPECT_EQ(grad_norm(g, GetParam(), 1), expected) << mantissa;
+    }
+    EXPECT_EQ(grad_norm({11863283.0F}, GetParam(), 1).flag, 0U);
+    EXPECT_EQ(grad_norm({11863284.0F}, GetParam(), 1).flag, 1U);
+}
+
 TEST_P(Optimizer, ClipScalesToTheLimit) {
     const KernelCase c = [] {
         KernelCase made = flat_case(OpKind::clip, 4);
@@ -168,6 +199,44 @@ TEST_P(Optimizer, ClipScalesToTheLimit) {
     EXPECT_EQ(run(0, nine, 1, 1.0)[2], 0.0);
     EXPECT_EQ(run(0, 0, 0, 1.0), (std::vector<double>{1.0, 0.0, 1.0, 0.0}));
     EXPECT_EQ(run(uint64_t{1} << 63, 0, 0, 0.0)[1], std::sqrt(0x1p-17));
+}
+
+TEST_P(Optimizer, ClipDividesByTheLossScale) {
+    KernelCase c = flat_case(OpKind::clip, 4);
+    c.shape[ClipOperands::loss_scale] = make_shape(2);
+    Values values = fill_case(c, 1);
+    values[ClipOperands::loss_scale] = {64.0, 3.0};
+    BoundCase bound(c, values, GetParam(), 1);
+    const uint64_t sum[] = {0, (uint64_t{9} << 16) * 64 * 64, 0, 0};
+    std::memcpy(bound.at<uint64_t>(ClipOperands::sum), sum, sizeof sum);
+    bound.scalars.clip = 1.5;
+    bound.run();
+    EXPECT_EQ(bound.get(0, 0), 0.5 / 64);
+    EXPECT_EQ(bound.get(0, 1), 3.0);
+    bound.scalars.clip = 0;
+    bound.run();
+    EXPECT_EQ(bound.get(0, 0), 1.0 / 64);
+}
+
+TEST_P(Optimizer, LossScaleHalvesAndDoubles) {
+    KernelCase c = flat_case(OpKind::loss_scale, 4);
+    c.shape[LossScaleOperands::state] = make_shape(2);
+    const auto run = [&](double scale, double steps, bool finite) {
+        Values values = fill_case(c, 1);
+        values[LossScaleOperands::state] = {scale, steps};
+        values[LossScaleOperands::clip] = {1.0, 1.0, finite ? 1.0 : 0.0, 0.0};
+        BoundCase bound(c, values, GetParam(), 1);
+        bound.scalars.loss_scale_window = 3;
+        bound.run();
+        return std::pair{bound.get(0, 0), bound.get(0, 1)};
+    };
+    using State = std::pair<double, double>;
+    EXPECT_EQ(run(64, 0, true), State(64, 1));
+    EXPECT_EQ(run(64, 1, true), State(64, 2));
+    EXPECT_EQ(run(64, 2, true), State(128, 0));
+    EXPECT_EQ(run(64, 2, false), State(32, 0));
+    EXPECT_EQ(run(1, 0, false), State(1, 0));
+    EXPECT_EQ(run(0x1p24, 2, true), State(0x1p24, 0));
 }
 
 TEST_P(Optimizer, InitIsAFunctionOfKeyAndElement) {
@@ -218,7 +287,23 @@ TEST_P(Optimizer, DigestIsTheDigestOfItsElements) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Optimizer, ::testing::ValuesIn(host_isas()),
+TEST_P(Optimizer, DigestOfEverySize) {
+    for (const int64_t count : {1, 3, 4, 1023, 4096, 4097, 16387}) {
+        KernelCase c = flat_case(OpKind::digest, count);
+        c.attrs.state.key = 7;
+        c.attrs.state.first = int64_t{1} << 40;
+        c.attrs.state.begin = 1;
+        BoundCase bound(c, fill_case(c, 1), GetParam(), 2);
+        bound.run();
+        EXPECT_TRUE(bound.red_zones_intact());
+        const Hash128 expected =
+            digest_elements(7, c.attrs.state.first, bound.at<uint32_t>(1), count);
+        EXPECT_EQ(bound.at<uint64_t>(0)[0], expected.low);
+        EXPECT_EQ(bound.at<uint64_t>(0)[1], expected.high);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Optimizer, ::testing::ValuesIn(tested_isas()),
                          [](const auto& tested) { return std::string(isa_name(tested.param)); });
 
 }  // namespace

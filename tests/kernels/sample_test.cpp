@@ -144,6 +144,66 @@ TEST_P(Sampling, DistributionIsTheReferences) {
     }
 }
 
+// Of several warps, and of more tokens than a block has threads; with ties everywhere, so that a
+// cut falls among equal logits of different warps.
+TEST_P(Sampling, ALargeVocabulary) {
+    for (const int64_t size : {5003, 40000})
+        for (const bool tied : {false, true}) {
+            const KernelCase c = sample_case(1, size);
+            Values values = fill_case(c, 4);
+            for (double& x : values[1]) x = tied ? std::round(2 * x) / 2 : x;
+            BoundCase forwards(c, values, GetParam(), 1), backwards(c, values, GetParam(), 2);
+            for (const Setting& setting : {Setting{0.7, 1, 1, 0}, Setting{0.7, 0.9, 1.3, 0},
+                                           Setting{1.5, 0.5, 1, size / 3}, Setting{0, 1, 1.3, 0}}) {
+                const Distribution p = reference(values[1], values[2], setting);
+                for (int64_t n = 0; n < (size < 10000 ? 3 : 1); ++n) {
+                    for (BoundCase* bound : {&forwards, &backwards}) {
+                        set(bound->scalars, setting);
+                        bound->at<int64_t>(3)[1] = n;
+                        bound->run();
+                        ASSERT_TRUE(bound->red_zones_intact());
+                        ASSERT_EQ(bound->at<int32_t>(0)[0],
+                                  drawn(p, random_uniform(11, static_cast<uint64_t>(n))))
+                            << size << (tied ? " tied" : "") << " draw " << n;
+                    }
+                    if (setting.temperature == 0) continue;
+                    const auto* weight = reinterpret_cast<const double*>(forwards.scratch().data());
+                    for (int64_t i = 0; i < size; ++i)
+                        ASSERT_EQ(weight[i] > 0, p[static_cast<size_t>(i)] > 0) << i;
+                    ASSERT_EQ(std::memcmp(weight, backwards.scratch().data(),
+                                          static_cast<size_t>(size) * sizeof(double)),
+                              0);
+                }
+            }
+        }
+}
+
+// A model that diverged still yields ids: a NaN is never larger than another logit, and the first
+// token's is never exceeded.
+TEST_P(Sampling, NanLogitsYieldIds) {
+    const KernelCase c = sample_case(3, 70);
+    Values values = fill_case(c, 1);
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    values[1][0] = nan;
+    values[1][70 + 40] = nan, values[1][70 + 50] = 100;
+    std::fill(values[1].begin() + 140, values[1].end(), nan);
+    BoundCase bound(c, values, GetParam(), 1);
+    set(bound.scalars, {0, 1, 1, 0});
+    bound.run();
+    EXPECT_EQ(bound.at<int32_t>(0)[0], 0);
+    EXPECT_EQ(bound.at<int32_t>(0)[1], 50);
+    EXPECT_EQ(bound.at<int32_t>(0)[2], 0);
+    for (const Setting& setting : {Setting{1, 1, 1, 0}, Setting{1, 0.9, 1.3, 5}}) {
+        set(bound.scalars, setting);
+        bound.run();
+        EXPECT_TRUE(bound.red_zones_intact());
+        for (int b = 0; b < 3; ++b) {
+            EXPECT_GE(bound.at<int32_t>(0)[b], 0);
+            EXPECT_LT(bound.at<int32_t>(0)[b], 70);
+        }
+    }
+}
+
 TEST_P(Sampling, DrawsFollowTheDistribution) {
     const int64_t size = 41;
     const KernelCase c = sample_case(1, size);
@@ -242,7 +302,7 @@ TEST_P(Sampling, ARowNamesItsSequence) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Sampling, ::testing::ValuesIn(host_isas()),
+INSTANTIATE_TEST_SUITE_P(Kernels, Sampling, ::testing::ValuesIn(tested_isas()),
                          [](const auto& tested) { return std::string(isa_name(tested.param)); });
 
 }  // namespace

@@ -275,7 +275,7 @@ TEST_P(ValueDtypes, DigestOfPairsIsTheDigestOfTheirMasters) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, ValueDtypes, ::testing::ValuesIn(host_isas()),
+INSTANTIATE_TEST_SUITE_P(Kernels, ValueDtypes, ::testing::ValuesIn(tested_isas()),
                          [](const auto& tested) { return std::string(isa_name(tested.param)); });
 
 }  // namespace

@@ -266,6 +266,7 @@ TEST_F(TrainRun, WhatIsWrongIsSaidBeforeTheFirstStep) {
         {"--train.eval_every=5 --data.valid=words.bin", 2, "65535"},
         {"--batch.sequence_length=16 --train.stps=5", 2, "train.steps"},
         {"--run.memory=1MiB", 3, "run.memory"},
+        {"--run.device=cuda-sm90", 2, "run.device: cuda-sm90 "},
         {"--checkpoint.dir=run.toml", 2, "checkpoint.dir: run.toml is a file"},
         {"--checkpoint.resume=run.toml", 2, "checkpoint.resume: run.toml is a file"},
         {"--checkpoint.dir=/proc/plumb", 4, "/proc/plumb"},

@@ -21,6 +21,7 @@ struct GoldenRun {
     int64_t loss_chunk = 7;     // not a divisor of a micro-batch's 32 tokens
     int64_t micro_batches = 0;  // 0: as in the golden file
     ComputeDtype dtype = ComputeDtype::fp32;
+    const char* device = "cpu";
 };
 
 inline RunConfig golden_config(const Golden& golden, const GoldenRun& run) {
@@ -37,6 +38,7 @@ inline RunConfig golden_config(const Golden& golden, const GoldenRun& run) {
     config.run.train.loss_chunk = run.loss_chunk;
     config.run.train.dtype = run.dtype;
     config.run.run.threads = run.threads;
+    config.run.run.device = run.device;
     complete_run(config, "golden");
     return config;
 }

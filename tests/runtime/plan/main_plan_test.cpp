@@ -43,12 +43,17 @@ constexpr const char* kDevice = " --run.device=cpu-avx512 --run.threads=2 ";
 // Computes in bf16 unless told otherwise.
 constexpr const char* kBf16Device = " --run.device=cpu-avx512_bf16 --run.threads=2 ";
 
+constexpr const char* kCudaDevice = " --run.device=cuda-sm90 ";
+
 // Bytes of each arena in use, total and both bounds: one line of the golden file.
 std::string golden_line(const std::string& preset, const std::string& program, const char* device) {
     const auto json = plan_json(preset + device + "--program " + program);
     const auto& rank = json.at("ranks").at(0);
     std::ostringstream line;
-    line << preset << ' ' << program << (device == kBf16Device ? " bf16" : "");
+    line << preset << ' ' << program
+         << (device == kBf16Device   ? " bf16"
+             : device == kCudaDevice ? " cuda-sm90"
+                                     : "");
     int64_t sum = 0;
     for (const auto& [arena, value] : rank.at("arenas").items()) {
         const int64_t bytes = value.get<int64_t>();
@@ -75,8 +80,10 @@ TEST(PlumbPlan, BytesOfEveryPreset) {
         for (const char* program : {"train", "generate"})
             now += golden_line(preset.name, program, kDevice);
     for (const char* preset : {"tiny", "gpt2-124m", "llama3-8b"})
-        for (const char* program : {"train", "generate"})
+        for (const char* program : {"train", "generate"}) {
             now += golden_line(preset, program, kBf16Device);
+            now += golden_line(preset, program, kCudaDevice);
+        }
     const std::string path = PLUMB_SOURCE_DIR "/tests/runtime/plan/golden_plans.txt";
     std::ifstream file(path);
     std::stringstream golden;
@@ -102,6 +109,33 @@ TEST(PlumbPlan, FitsToTheByte) {
     EXPECT_EQ(nlohmann::json::parse(over_json.output).at("fits"), false);
     // The setting means the same as the flag.
     EXPECT_EQ(run_plan(std::string("tiny --run.memory=1MiB") + kDevice).code, 3);
+}
+
+// What a GPU has to hold stands apart from what lies on the host beside it, and is what has to fit.
+TEST(PlumbPlan, APlanForAGpuFitsItsMemoryToTheByte) {
+    const std::string tiny = "tiny --run.device=cuda-sm90 ";
+    const auto json = plan_json(tiny);
+    const auto& rank = json.at("ranks").at(0);
+    int64_t gpu = rank.at("total_bytes").get<int64_t>(), host = 0;
+    const auto staging = rank.at("arenas").at("staging").get<int64_t>();
+    EXPECT_GT(staging, 0);
+    gpu -= staging;
+    host += staging;
+    for (const auto& row : rank.at("outside"))
+        (row.at("space") == "gpu" ? gpu : host) += row.at("bytes").get<int64_t>();
+    EXPECT_EQ(rank.at("space_bytes").at("gpu").get<int64_t>(), gpu);
+    EXPECT_EQ(rank.at("space_bytes").at("host").get<int64_t>(), host);
+    EXPECT_EQ(run_plan(tiny + "--memory " + std::to_string(gpu)).code, 0);
+    const Outcome over = run_plan(tiny + "--memory " + std::to_string(gpu - 1));
+    EXPECT_EQ(over.code, 3);
+    EXPECT_EQ(over.output.find("checkpoint.chunk_bytes"), std::string::npos)
+        << "host memory is no advice for a GPU\n"
+        << over.output;
+    EXPECT_FALSE(plan_json(std::string("tiny") + kDevice)
+                     .at("ranks")
+                     .at(0)
+                     .at("space_bytes")
+                     .contains("gpu"));
 }
 
 // The advice printed is a setting that plumb-plan takes, and with it the plan fits, to the byte.
@@ -209,8 +243,8 @@ TEST(PlumbPlan, BadInput) {
         {"tiny --batch.micro_batch=0", "batch.micro_batch"},
         {"tiny --batch.micro_bach=1", "batch.micro_batch"},
         {"tiny --run.device=abacus",
-         "unknown device \"abacus\"; known are cpu, cpu-portable, cpu-avx2, cpu-avx512 and "
-         "cpu-avx512_bf16"},
+         "unknown device \"abacus\"; known are cpu, cpu-portable, cpu-avx2, cpu-avx512, "
+         "cpu-avx512_bf16, cuda-sm80 and cuda-sm90"},
         {"tiny --json --listing", "--listing"},
     };
     for (const auto& [arguments, part] : cases) {

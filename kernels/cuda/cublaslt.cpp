@@ -1,0 +1,175 @@
+#include "kernels/cuda/cublaslt.h"
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+
+#include <cstring>
+
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/prepare.h"
+#include "kernels/cuda/scratch.h"
+
+namespace plumb::cuda {
+
+namespace {
+
+#define PLUMB_CUBLASLT_FUNCTIONS(of)                                                    \
+    of(cublasLtCreate) of(cublasLtGetVersion) of(cublasLtMatmulDescCreate)              \
+        of(cublasLtMatmulDescSetAttribute) of(cublasLtMatrixLayoutCreate)               \
+            of(cublasLtMatmulPreferenceCreate) of(cublasLtMatmulPreferenceSetAttribute) \
+                of(cublasLtMatmulPreferenceDestroy) of(cublasLtMatmulAlgoGetHeuristic)  \
+                    of(cublasLtMatmul)
+
+struct Library {
+#define PLUMB_DECLARE(name) decltype(&::name) name = nullptr;
+    PLUMB_CUBLASLT_FUNCTIONS(PLUMB_DECLARE)
+#undef PLUMB_DECLARE
+    cublasLtHandle_t handle = nullptr;
+} library;
+
+#define CUBLASLT_CHECK(call) CHECK_NOTE((call) == CUBLAS_STATUS_SUCCESS, "cuBLASLt failed")
+
+// All of a product but its addresses: no two prepared products are equal in it.
+struct ProductKey {
+    int64_t m, n, k, a_stride, b_stride, c_stride;
+    Dtype in, out;
+    bool a_transposed, b_transposed, adds, biased;
+};
+
+ProductKey key_of(const Gemm& g) {
+    ProductKey key;
+    std::memset(&key, 0, sizeof key);  // compared with its padding
+    key.m = g.m;
+    key.n = g.n;
+    key.k = g.k;
+    key.a_stride = g.a.stride;
+    key.b_stride = g.b.stride;
+    key.c_stride = g.c_stride;
+    key.in = g.in;
+    key.out = g.out;
+    key.a_transposed = g.a.transposed;
+    key.b_transposed = g.b.transposed;
+    key.adds = g.add != nullptr;
+    key.biased = g.bias != nullptr;
+    return key;
+}
+
+struct Product {
+    ProductKey key;
+    cublasLtMatmulDesc_t operation;
+    cublasLtMatrixLayout_t a, b, c;
+    cublasLtMatmulAlgo_t algorithm;
+};
+
+constexpr int kProductsMax = 1024;
+Product products[kProductsMax];
+int product_count = 0;
+
+cudaDataType_t data_type(Dtype dtype) {
+    return dtype == Dtype::f32 ? CUDA_R_32F : dtype == Dtype::bf16 ? CUDA_R_16BF : CUDA_R_16F;
+}
+
+void set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+         const auto& value) {
+    CUBLASLT_CHECK(
+        library.cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof value));
+}
+
+cublasLtMatrixLayout_t layout(Dtype dtype, int64_t rows, int64_t columns, int64_t stride) {
+    cublasLtMatrixLayout_t made = nullptr;
+    CUBLASLT_CHECK(library.cublasLtMatrixLayoutCreate(&made, data_type(dtype),
+                                                      static_cast<uint64_t>(rows),
+                                                      static_cast<uint64_t>(columns), stride));
+    return made;
+}
+
+// The first of cuBLASLt's own choices without atomic sums.
+cublasLtMatmulAlgo_t choose_algorithm(const Product& product) {
+    cublasLtMatmulPreference_t preference = nullptr;
+    CUBLASLT_CHECK(library.cublasLtMatmulPreferenceCreate(&preference));
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+        CUBLASLT_CHECK(library.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value,
+                                                                    sizeof value));
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kGemmWorkspaceBytes));
+    // In-place reductions add atomically, in any order.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
+                                 CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE));
+    cublasLtMatmulHeuristicResult_t best;
+    int found = 0;
+    CUBLASLT_CHECK(library.cublasLtMatmulAlgoGetHeuristic(library.handle, product.operation,
+                                                          product.a, product.b, product.c,
+                                                          product.c, preference, 1, &best, &found));
+    CHECK_NOTE(found == 1 && best.state == CUBLAS_STATUS_SUCCESS,
+               "cuBLASLt has no algorithm for a product");
+    CUBLASLT_CHECK(library.cublasLtMatmulPreferenceDestroy(preference));
+    return best.algo;
+}
+
+// cuBLASLt's matrices stand in columns: it computes the transpose, c_NM = b_NK a_KM, of which our
+// rows are the columns.
+const Product& make_product(const Gemm& g) {
+    CHECK_NOTE(product_count < kProductsMax, "more kinds of products than there is room for");
+    Product& product = products[product_count++];
+    product.key = key_of(g);
+    CUBLASLT_CHECK(
+        library.cublasLtMatmulDescCreate(&product.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const cublasOperation_t as_is = CUBLAS_OP_N, turned = CUBLAS_OP_T;
+    set(product.operation, CUBLASLT_MATMUL_DESC_TRANSA, g.b.transposed ? as_is : turned);
+    set(product.operation, CUBLASLT_MATMUL_DESC_TRANSB, g.a.transposed ? turned : as_is);
+    if (g.bias != nullptr) {
+        set(product.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+        set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type(g.out));
+    }
+    product.a = layout(g.in, g.b.transposed ? g.n : g.k, g.b.transposed ? g.k : g.n, g.b.stride);
+    product.b = layout(g.in, g.a.transposed ? g.m : g.k, g.a.transposed ? g.k : g.m, g.a.stride);
+    product.c = layout(g.out, g.n, g.m, g.c_stride);
+    product.algorithm = choose_algorithm(product);
+    return product;
+}
+
+const Product& product_of(const Gemm& g) {
+    const ProductKey key = key_of(g);
+    for (int p = 0; p < product_count; ++p)
+        if (std::memcmp(&products[p].key, &key, sizeof key) == 0) return products[p];
+    CHECK_NOTE(is_preparing(), "a product that was not prepared when its op was bound");
+    return make_product(g);
+}
+
+}  // namespace
+
+void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
+    const Product& product = product_of(g);
+    if (is_preparing()) return;
+    if (g.bias != nullptr) set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    const float one = 1, old = g.add != nullptr ? 1 : 0;
+    CUBLASLT_CHECK(library.cublasLtMatmul(
+        library.handle, product.operation, &one, g.b.data, product.a, g.a.data, product.b, &old,
+        g.add != nullptr ? g.add : g.c, product.c, g.c, product.c, &product.algorithm, workspace,
+        static_cast<size_t>(kGemmWorkspaceBytes), static_cast<cudaStream_t>(stream)));
+}
+
+std::string load_cublaslt() {
+    if (library.handle != nullptr) return "";
+    const std::string name = "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000);
+    void* loaded = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (loaded == nullptr)
+        return std::string("cuBLASLt, a part of the CUDA toolkit, cannot be loaded: ") +
+               ::dlerror();
+#define PLUMB_FIND(function)                                                                     \
+    library.function = reinterpret_cast<decltype(library.function)>(::dlsym(loaded, #function)); \
+    if (library.function == nullptr) return name + " has no " #function;
+    PLUMB_CUBLASLT_FUNCTIONS(PLUMB_FIND)
+#undef PLUMB_FIND
+    if (library.cublasLtCreate(&library.handle) != CUBLAS_STATUS_SUCCESS)
+        return name + " cannot be used on this GPU";
+    return "";
+}
+
+long cublaslt_version() noexcept {
+    return library.handle == nullptr ? 0 : static_cast<long>(library.cublasLtGetVersion());
+}
+
+}  // namespace plumb::cuda

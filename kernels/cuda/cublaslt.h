@@ -1,0 +1,17 @@
+// cuBLASLt, loaded at run time: it is half a gigabyte, comes with the CUDA toolkit and is needed
+// only where a GPU is used.
+// Path: cold.
+#pragma once
+
+#include <string>
+
+namespace plumb::cuda {
+
+// Loads the library and makes its handle; the products of this process are then computed on the
+// current device. Returns "" or what is missing, in a sentence for the user.
+std::string load_cublaslt();
+
+// cuBLASLt's version as it numbers itself, e.g. 130002; 0 before it is loaded.
+long cublaslt_version() noexcept;
+
+}  // namespace plumb::cuda
