@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "kernels/cuda/cuda_check.h"
@@ -28,11 +29,26 @@ struct Library {
     cublasLtHandle_t handle = nullptr;
 } library;
 
-#define CUBLASLT_CHECK(call) CHECK_NOTE((call) == CUBLAS_STATUS_SUCCESS, "cuBLASLt failed")
+#define CUBLASLT_CHECK(call) check_status(call, #call)
 
-// All of a product but its addresses: no two prepared products are equal in it.
+void check_status(cublasStatus_t status, const char* call) {
+    if (status == CUBLAS_STATUS_SUCCESS) return;
+    char note[64];
+    std::snprintf(note, sizeof note, "cuBLASLt's status %d", static_cast<int>(status));
+    check_failed(__FILE__, __LINE__, call, note);
+}
+
+// The largest power of two up to 256 on which an address starts: what an algorithm may rely on.
+uint32_t alignment_of(const void* data) {
+    const auto address = reinterpret_cast<uintptr_t>(data) | 256;
+    return static_cast<uint32_t>(address & (~address + 1));
+}
+
+// All of a product but its addresses, of which only the alignments count: no two prepared products
+// are equal in it.
 struct ProductKey {
     int64_t m, n, k, a_stride, b_stride, c_stride;
+    uint32_t a_align, b_align, c_align, add_align, bias_align;
     Dtype in, out;
     bool a_transposed, b_transposed, adds, biased;
 };
@@ -46,6 +62,11 @@ ProductKey key_of(const Gemm& g) {
     key.a_stride = g.a.stride;
     key.b_stride = g.b.stride;
     key.c_stride = g.c_stride;
+    key.a_align = alignment_of(g.a.data);
+    key.b_align = alignment_of(g.b.data);
+    key.c_align = alignment_of(g.c);
+    key.add_align = alignment_of(g.add != nullptr ? g.add : g.c);
+    key.bias_align = alignment_of(g.bias);
     key.in = g.in;
     key.out = g.out;
     key.a_transposed = g.a.transposed;
@@ -92,18 +113,28 @@ cublasLtMatmulAlgo_t choose_algorithm(const Product& product) {
         CUBLASLT_CHECK(library.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value,
                                                                     sizeof value));
     };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kGemmWorkspaceBytes));
-    // In-place reductions add atomically, in any order.
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kGemmWorkspaceUsed));
+    // Parts of a sum meet in fp32: not in the result's dtype, and not in c itself.
     prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
-                                 CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE));
+           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, product.key.b_align);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, product.key.a_align);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, product.key.add_align);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, product.key.c_align);
     cublasLtMatmulHeuristicResult_t best;
     int found = 0;
     CUBLASLT_CHECK(library.cublasLtMatmulAlgoGetHeuristic(library.handle, product.operation,
                                                           product.a, product.b, product.c,
                                                           product.c, preference, 1, &best, &found));
-    CHECK_NOTE(found == 1 && best.state == CUBLAS_STATUS_SUCCESS,
-               "cuBLASLt has no algorithm for a product");
+    if (found != 1 || best.state != CUBLAS_STATUS_SUCCESS) {
+        const ProductKey& key = product.key;
+        char note[160];
+        std::snprintf(note, sizeof note,
+                      "cuBLASLt has no algorithm for m %lld n %lld k %lld, %s to %s",
+                      static_cast<long long>(key.m), static_cast<long long>(key.n),
+                      static_cast<long long>(key.k), dtype_name(key.in), dtype_name(key.out));
+        check_failed(__FILE__, __LINE__, "cublasLtMatmulAlgoGetHeuristic", note);
+    }
     CUBLASLT_CHECK(library.cublasLtMatmulPreferenceDestroy(preference));
     return best.algo;
 }
@@ -122,6 +153,7 @@ const Product& make_product(const Gemm& g) {
     if (g.bias != nullptr) {
         set(product.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
         set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type(g.out));
+        set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);  // for its alignment
     }
     product.a = layout(g.in, g.b.transposed ? g.n : g.k, g.b.transposed ? g.k : g.n, g.b.stride);
     product.b = layout(g.in, g.a.transposed ? g.m : g.k, g.a.transposed ? g.k : g.m, g.a.stride);
@@ -144,11 +176,13 @@ void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
     const Product& product = product_of(g);
     if (is_preparing()) return;
     if (g.bias != nullptr) set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    const auto start = align_up(reinterpret_cast<int64_t>(workspace), kGemmWorkspaceAlign);
     const float one = 1, old = g.add != nullptr ? 1 : 0;
     CUBLASLT_CHECK(library.cublasLtMatmul(
         library.handle, product.operation, &one, g.b.data, product.a, g.a.data, product.b, &old,
-        g.add != nullptr ? g.add : g.c, product.c, g.c, product.c, &product.algorithm, workspace,
-        static_cast<size_t>(kGemmWorkspaceBytes), static_cast<cudaStream_t>(stream)));
+        g.add != nullptr ? g.add : g.c, product.c, g.c, product.c, &product.algorithm,
+        reinterpret_cast<void*>(start), static_cast<size_t>(kGemmWorkspaceUsed),
+        static_cast<cudaStream_t>(stream)));
 }
 
 std::string load_cublaslt() {

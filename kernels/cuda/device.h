@@ -12,10 +12,12 @@
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 
-#include <cstdio>
-
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/prepare.h"
+
+// What assert() calls; declared by CUDA only where assert() is on.
+extern "C" __host__ __device__ void __assert_fail(const char* assertion, const char* file,
+                                                  unsigned line, const char* function) noexcept;
 #else
 #include <cuda_emulation.h>
 #endif
@@ -49,7 +51,11 @@ void launch(const Launch& at, A... arguments) noexcept {
             granted = at.shared_bytes;
         }
     }
-    if (is_preparing()) return;
+    if (is_preparing()) {
+        cudaFuncAttributes loaded;  // asking for them loads the kernel's code
+        CUDA_CHECK(cudaFuncGetAttributes(&loaded, kernel));
+        return;
+    }
     kernel<<<dim3(static_cast<unsigned>(at.blocks), static_cast<unsigned>(at.blocks_y)),
              static_cast<unsigned>(at.threads), static_cast<size_t>(at.shared_bytes),
              static_cast<cudaStream_t>(at.stream)>>>(arguments...);
@@ -121,9 +127,7 @@ __device__ __forceinline__ void multiply_tiles_f16(float (&c)[4], const uint32_t
 // An invariant of the data that a kernel finds broken: the launch fails, and with it the program.
 __device__ __forceinline__ void check_on_device(bool condition, const char* note) {
 #ifdef __CUDACC__
-    if (condition) return;
-    printf("CHECK failed on the GPU: %s\n", note);
-    __trap();
+    if (!condition) __assert_fail(note, __FILE__, __LINE__, "a kernel");
 #else
     CHECK_NOTE(condition, note);
 #endif

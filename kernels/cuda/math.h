@@ -18,8 +18,9 @@ __device__ __forceinline__ float sigmoid_of(float x) {
 constexpr float kGeluScale = 0.7978845608F;
 constexpr float kGeluCubic = 0.044715F;
 __device__ __forceinline__ float gelu_of(float x) {
-    const float u = kGeluScale * (x + kGeluCubic * x * x * x);
-    return x * sigmoid_of(2.0F * u);
+    // Fused as written, so that all kernels that have it inside give the same bits.
+    const float u = __fmul_rn(kGeluScale, fmaf(__fmul_rn(kGeluCubic, x), __fmul_rn(x, x), x));
+    return __fmul_rn(x, sigmoid_of(2.0F * u));
 }
 __device__ __forceinline__ float gelu_slope(float x) {
     const float u = kGeluScale * (x + kGeluCubic * x * x * x);

@@ -1,6 +1,6 @@
-// What kernels make at their first launch (descriptors of products, grants of shared memory) is
-// made when ops are bound: the executor calls each kernel once while a Preparing lives, and then
-// nothing is launched. After that no kernel creates or asks anything.
+// What kernels make at their first launch (their code on the GPU, descriptors of products, grants
+// of shared memory) can be made before: whoever binds ops calls each kernel once while a Preparing
+// lives, in which nothing is launched. After that no kernel of ours creates or asks anything.
 // Path: hot.
 #pragma once
 

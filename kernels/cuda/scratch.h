@@ -9,7 +9,10 @@
 namespace plumb::cuda {
 
 // What a matrix product may use for itself: NVIDIA's advice for Hopper, enough for any older GPU.
-constexpr int64_t kGemmWorkspaceBytes = 32 * kMiB;
+// It has to start on 256 bytes, scratch starts on 64.
+constexpr int64_t kGemmWorkspaceAlign = 256;
+constexpr int64_t kGemmWorkspaceUsed = 32 * kMiB;
+constexpr int64_t kGemmWorkspaceBytes = kGemmWorkspaceUsed + kGemmWorkspaceAlign;
 
 // Rows up to which x * w^T streams w through dot products.
 constexpr int64_t kMatmulStreamRows = 8;

@@ -39,7 +39,10 @@ RunConfig load_training(const std::string& name, std::vector<std::string>* overr
             fmt::format("checkpoint.chunk_bytes: {}, but the checkpoint in {} has chunks of "
                         "{} bytes, and what resumes it needs no less",
                         checkpoint.chunk_bytes, folder, saved_bytes));
-    if (config.run.train.dtype != ComputeDtype::automatic) return config;
+    // Another program's settings may leave theirs to the machine too.
+    if (config.run.train.dtype != ComputeDtype::automatic ||
+        saved->run.train.dtype == ComputeDtype::automatic)
+        return config;
     const char* dtype = value_dtype_name(program_dtype(*saved, Purpose::train));
     overrides->push_back(fmt::format("--train.dtype={}", dtype));
     config = load_run(name, *overrides);

@@ -16,8 +16,10 @@ constexpr int64_t kHeapBytes = 640 * kKiB;   // configuration, libraries, logs
 constexpr int64_t kHeapOpBytes = 1280;       // an op with its tensors, placements and bound record
 constexpr int64_t kStackBytes = 128 * kKiB;  // of the 8 MiB reserved per thread, what is touched
 
-// What a process holds of a GPU before its first allocation; not measured yet.
+// What CUDA and cuBLASLt hold of a GPU before the first allocation, and of the host: round numbers
+// until a machine with a GPU has been measured.
 constexpr int64_t kCudaContextBytes = 640 * kMiB;
+constexpr int64_t kCudaHostBytes = 512 * kMiB;
 
 }  // namespace
 
@@ -31,8 +33,9 @@ std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord&
          "estimated"},
     };
     if (is_cuda(device.isa))
-        rows.push_back(
-            {"CUDA context and libraries", kCudaContextBytes, "estimated", MemorySpace::gpu});
+        rows.insert(rows.end(), {{"CUDA context and libraries", kCudaContextBytes, "not measured",
+                                  MemorySpace::gpu},
+                                 {"CUDA's part on the host", kCudaHostBytes, "not measured"}});
     const bool saves_beside = std::any_of(program.phases.begin(), program.phases.end(),
                                           [](const Phase& phase) { return !phase.beside.empty(); });
     if (saves_beside) rows.push_back({"saving thread's stack", kSavingStackBytes, "reserved"});

@@ -156,6 +156,31 @@ TEST(Emulation, AnAsynchronousCopyArrivesWithItsWait) {
     }
 }
 
+// Asks for the next numbers while the old ones are still to be read.
+__global__ void fetch_too_early(float* to, const float* from) {
+    float* shared = shared_floats();
+    const unsigned lane = threadIdx.x;
+    for (unsigned k = 0; k < 4; ++k) shared[lane * 4 + k] = 7.0F;
+    __syncthreads();
+    copy_async_16(shared + lane * 4, from + lane * 4, true);
+    copy_async_commit();
+    to[lane] = shared[lane * 4];
+    copy_async_wait<0>();
+}
+
+TEST(Emulation, AnAsynchronousCopyThatStartsTooEarlyShows) {
+    std::vector<float> from(kWarp * 4, 1.0F), early(kWarp), late(kWarp);
+    for (const bool reversed : {false, true}) {
+        emulation::set_reversed(reversed);
+        launch<fetch_too_early>(Launch{1, kWarp, nullptr, kWarp * 16},
+                                (reversed ? early : late).data(),
+                                static_cast<const float*>(from.data()));
+    }
+    emulation::set_reversed(false);
+    EXPECT_EQ(late, std::vector<float>(kWarp, 7.0F));
+    EXPECT_EQ(early, std::vector<float>(kWarp, 1.0F));
+}
+
 // A 16 x 16 matrix of 16-bit numbers as four of 8 x 8: 0 and 1 above each other, 2 and 3 right of
 // them, which is the order of a's fragments.
 __device__ const uint16_t* matrix_row(const uint16_t* from, int lane) {

@@ -20,7 +20,7 @@ constexpr int kThreadsMax = 1024;
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr int64_t kRedBytes = 256;
 constexpr unsigned char kRed = 0xA5;
-constexpr int64_t kSharedMax = 227 * 1024;  // of a block, sm_90; sm_80 has 163 KiB
+constexpr int64_t kSharedMax = 163 * 1024;  // of a block, sm_80
 
 enum class State { ready, at_barrier, in_collective, done };
 
@@ -194,11 +194,24 @@ const unsigned char* exchange(const void* mine, int size_bytes) {
     return slots;
 }
 
+// An asynchronous copy may happen at any moment from its start to its wait: here at its wait or,
+// reversed, at its start.
+static void do_copy(const Copy& copy) {
+    if (copy.valid)
+        std::memcpy(copy.to, copy.from, 16);
+    else
+        std::memset(copy.to, 0, 16);
+}
+
 void copy_later(void* to, const void* from, bool valid) {
     if (reinterpret_cast<uintptr_t>(to) % 16 != 0 ||
         (valid && reinterpret_cast<uintptr_t>(from) % 16 != 0))
         fail("an asynchronous copy that is not aligned to 16 bytes");
-    fibers[static_cast<size_t>(current)].copies.back().push_back({to, from, valid});
+    const Copy copy = {to, from, valid};
+    if (backwards)
+        do_copy(copy);
+    else
+        fibers[static_cast<size_t>(current)].copies.back().push_back(copy);
 }
 
 void commit_copies() {
@@ -208,12 +221,7 @@ void commit_copies() {
 void wait_copies(int but_last) {
     auto& copies = fibers[static_cast<size_t>(current)].copies;
     while (static_cast<int>(copies.size()) - 1 > but_last) {
-        for (const Copy& copy : copies.front()) {
-            if (copy.valid)
-                std::memcpy(copy.to, copy.from, 16);
-            else
-                std::memset(copy.to, 0, 16);
-        }
+        for (const Copy& copy : copies.front()) do_copy(copy);
         copies.erase(copies.begin());
     }
 }

@@ -19,11 +19,18 @@ std::optional<Isa> find_gpu() {
     }
     cudaDeviceProp properties;
     CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
+    const int capability = properties.major * 10 + properties.minor;
+    if (capability != 80 && capability != 90) {
+        std::fprintf(stderr,
+                     "note: %s is sm_%d; kernels are built for sm_80 and sm_90: not tested\n",
+                     properties.name, capability);
+        return {};
+    }
     const std::string missing = cuda::load_cublaslt();
     CHECK_NOTE(missing.empty(), missing.c_str());
-    std::fprintf(stderr, "note: CUDA kernels run on %s (sm_%d%d), cuBLASLt %ld\n", properties.name,
-                 properties.major, properties.minor, cuda::cublaslt_version());
-    return properties.major >= 9 ? Isa::sm90 : Isa::sm80;
+    std::fprintf(stderr, "note: CUDA kernels run on %s (sm_%d), cuBLASLt %ld\n", properties.name,
+                 capability, cuda::cublaslt_version());
+    return capability == 90 ? Isa::sm90 : Isa::sm80;
 }
 
 }  // namespace
