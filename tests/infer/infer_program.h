@@ -75,14 +75,18 @@ class PlumbInfer : public ::testing::Test {
     int perplexity(const std::string& arguments) {
         return run("perplexity --checkpoint " + path("bytes") + " " + arguments);
     }
-    // The footprint that was printed is the plan made here, to the byte.
+    // The footprint that was printed is the plan made here, to the byte, with the zones between
+    // tensors that the checked build plans.
     void expect_planned(const std::string& folder, Purpose purpose,
                         std::vector<std::string> overrides) const {
         for (const char* fresh :
              {"--run.threads=0", "--batch.sequence_length=1", "--batch.micro_batch=1",
               "--batch.global_batch=1", "--train.warmup_steps=0", "--train.loss_chunk=0"})
             overrides.insert(overrides.begin(), fresh);
-        const Plan plan = plan_of(config_of_checkpoint(folder, overrides), purpose);
+        const RunConfig config = resolved(config_of_checkpoint(folder, overrides));
+        const ProgramInputs inputs = program_inputs(config);
+        const Plan plan =
+            make_plan(build_program(config, inputs, purpose), inputs.device, {kBuildRedZoneBytes});
         expect_in_error(fmt::format("\nmemory: {} bytes (", plan.total_bytes));
         expect_in_error(fmt::format(") in arenas + {} bytes (", plan.outside_bytes));
         expect_in_error("\nplan: " + to_hex(plan.digest) + ",");
