@@ -90,9 +90,9 @@ struct GpuProbe {
     int driver_version = 0;   // the newest CUDA that the driver knows, 12040 for 12.4; 0: no driver
     int runtime_version = 0;  // the CUDA that this program was built with
     int device_count = 0;
-    std::string error;        // CUDA's own words when it cannot be asked; empty: it can
-    std::string name;         // of the first device
-    int capability = 0;       // 90 for 9.0
+    std::string error;           // CUDA's own words when it cannot be asked; empty: it can
+    std::string name;            // of the first device
+    int capability = 0;          // 90 for 9.0
     std::string cublaslt_error;  // why cuBLASLt cannot be used; empty: it can
 };
 
