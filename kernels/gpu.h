@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/base/dtype.h"
 #include "runtime/program/kernel_traits.h"
 
 namespace plumb {
@@ -105,6 +106,10 @@ Isa usable_isa(const GpuProbe& probe);
 // Cold. Throws Error as usable_isa does, and where CUDA cannot start: does_not_fit when what is
 // free of the GPU's memory is too little for CUDA itself.
 std::unique_ptr<Gpu> open_gpu();
+
+// Cold. Dense peak flop/s of a GPU on values of a dtype (16-bit ones with sums in fp32, fp32
+// without tensor cores), by its name, from its maker's data sheet; 0 when it is not in the table.
+double gpu_peak_flops(const char* name, Dtype dtype) noexcept;
 
 // Cold. Why so many bytes cannot be had of the GPU `name`, and who holds the others, for an Error
 // (does_not_fit).
