@@ -1,7 +1,8 @@
 // What makes two matrix products the same to whoever prepared one: all but their addresses, of
 // which only the alignments count. No two prepared products are equal in it; the search is by its
 // bytes. Shared by cuBLASLt's products and those of the emulated GPU, so that tests see what would
-// not have been prepared. Path: hot.
+// not have been prepared.
+// Path: hot.
 #pragma once
 
 #include <cstdint>

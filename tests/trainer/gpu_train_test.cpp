@@ -75,8 +75,8 @@ TEST_F(GpuTrain, SkippedStepsAreTheSameWhetherOrNotTheNextWasIssued) {
 // The last good step is saved as it was, though others were issued after it.
 TEST_F(GpuTrain, ThreeStepsThatAreNotFiniteEndTheRun) {
     const std::string settings =
-        " --train.steps=30 --train.lr=1e30 --train.warmup_steps=8 --train.clip=0 "
-        "--train.dtype=fp32 --checkpoint.every=100 --checkpoint.dir=";
+        " --train.steps=30 --train.lr=100 --train.min_lr=100 --train.weight_decay=100 "
+        "--train.warmup_steps=0 --train.dtype=fp32 --checkpoint.every=100 --checkpoint.dir=";
     ASSERT_EQ(train(settings + "cpu"), 1) << error_;
     ASSERT_EQ(train_on_gpu(settings + "gpu"), 1) << error_;
     EXPECT_NE(error_.find("three steps in a row"), std::string::npos) << error_;
@@ -92,7 +92,8 @@ TEST_F(GpuTrain, ThreeStepsThatAreNotFiniteEndTheRun) {
 
 // Saves of every step while the next one runs, evaluations and samples between.
 TEST_F(GpuTrain, SavesEvaluationsAndSamplesChangeNoBit) {
-    const std::string settings = " --train.steps=6 --train.dtype=bf16 --checkpoint.dir=";
+    const std::string settings =
+        " --train.steps=6 --train.warmup_steps=2 --train.dtype=bf16 --checkpoint.dir=";
     ASSERT_EQ(train_on_gpu(settings + "plain --checkpoint.every=6"), 0) << error_;
     ASSERT_EQ(train_on_gpu(settings + "busy --checkpoint.every=1 --train.eval_every=2 "
                                       "--train.eval_batches=2 --train.sample_tokens=5"),
@@ -108,7 +109,8 @@ TEST_F(GpuTrain, SavesEvaluationsAndSamplesChangeNoBit) {
 TEST_F(GpuTrain, AStopRequestSavesTheStepThatItNames) {
     std::filesystem::create_directory(path("run"));
     put("run/stop", "");
-    ASSERT_EQ(train_on_gpu("--train.steps=8 --checkpoint.every=100"), 0) << error_;
+    ASSERT_EQ(train_on_gpu("--train.steps=8 --train.warmup_steps=2 --checkpoint.every=100"), 0)
+        << error_;
     EXPECT_NE(output_.find("after step 1 of 8"), std::string::npos) << output_;
     EXPECT_EQ(digests().size(), 1u);
     EXPECT_EQ(log("loss").size(), 1u);
