@@ -352,6 +352,13 @@ std::vector<Setting> process_settings() {
          "threads of the kernels; 0: all that this process may use"},
         {"run.memory", FIELD(run.run.memory), none, size(0, 4.6e18), "bytes",
          "memory the run may use, as in 8GiB; 0: no limit"},
+        {"run.tf32",
+         FIELD(run.run.tf32),
+         layout,
+         {},
+         "",
+         "on a GPU, products of fp32 round their factors to tf32 (10 bits of mantissa) and run on "
+         "tensor cores: faster, less exact"},
     };
 }
 
