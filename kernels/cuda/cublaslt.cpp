@@ -12,7 +12,7 @@
 
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/gemm_table.h"
+#include "kernels/cuda/gemm_choices.h"
 #include "kernels/cuda/prepare.h"
 #include "kernels/cuda/scratch.h"
 
@@ -55,13 +55,7 @@ struct Product {
 ProductIndex product_index;
 Product products[kProductsMax];  // by number
 
-// Of this process, once use_products was called.
-struct Tuning {
-    bool on = false;
-    GemmTable given;   // under this machine's heading
-    GemmTable chosen;  // since, from it or by tuning
-    GpuProducts counts;
-} tuning;
+GemmChoices choices;
 
 cudaDataType_t data_type(Dtype dtype) {
     return dtype == Dtype::f32 ? CUDA_R_32F : dtype == Dtype::bf16 ? CUDA_R_16BF : CUDA_R_16F;
@@ -195,7 +189,7 @@ float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g,
 // The fastest of cuBLASLt's choices on the very operands. All memory of the GPU is zeros while ops
 // are bound, also what is added: products of zeros leave it so. Zeros heat a GPU less than values
 // do; it is the order of the candidates that counts.
-GemmEntry tune(const Product& product, const ProductKey& key, const Gemm& g, void* workspace,
+Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, void* workspace,
                void* stream) {
     const auto start = std::chrono::steady_clock::now();
     cublasLtMatmulHeuristicResult_t candidates[kGemmCandidates];
@@ -211,12 +205,12 @@ GemmEntry tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     CUDA_CHECK(cudaDeviceSynchronize());
     const int best = choose_candidate(us, found);
     if (us[best] == std::numeric_limits<float>::infinity()) no_algorithm(key);
-    ++tuning.counts.tuned;
-    tuning.counts.tuning_ms +=
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     GemmEntry entry{key, std::llround(static_cast<double>(us[best]) * 1000), found, {}};
     entry.algorithm = std::bit_cast<decltype(entry.algorithm)>(candidates[best].algo);
-    return entry;
+    choices.add_tuned(
+        entry, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+                   .count());
+    return candidates[best].algo;
 }
 
 // Whether this library takes an algorithm that an earlier run chose, within what is allowed.
@@ -236,19 +230,16 @@ bool is_usable(const Product& product, const Algorithm& algorithm) {
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
                            void* workspace, void* stream) {
-    if (!tuning.on) {
+    if (!choices.in_use()) {
         cublasLtMatmulHeuristicResult_t first;
         if (find_candidates(product, key, 1, &first) == 0) no_algorithm(key);
         return first.algo;
     }
-    const GemmEntry* given = find_entry(tuning.given, key);
-    if (given != nullptr && is_usable(product, std::bit_cast<Algorithm>(given->algorithm))) {
-        ++tuning.counts.taken;
-        tuning.chosen.entries.push_back(*given);
-    } else {
-        tuning.chosen.entries.push_back(tune(product, key, g, workspace, stream));
-    }
-    return std::bit_cast<Algorithm>(tuning.chosen.entries.back().algorithm);
+    const GemmEntry* given = choices.given(key);
+    if (given == nullptr || !is_usable(product, std::bit_cast<Algorithm>(given->algorithm)))
+        return tune(product, key, g, workspace, stream);
+    choices.take(*given);
+    return std::bit_cast<Algorithm>(given->algorithm);
 }
 
 // cuBLASLt's matrices stand in columns: it computes the transpose, c_NM = b_NK a_KM, of which our
@@ -301,21 +292,11 @@ void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
 }
 
 std::string use_products(const std::string& table) {
-    tuning = {};
-    tuning.on = true;
-    tuning.chosen.heading = tuning.given.heading = machine_heading();
-    if (table.empty()) return "";
-    GemmTable read;
-    std::string reason = parse_gemm_table(table, &read);
-    if (reason.empty()) reason = difference(read.heading, tuning.given.heading);
-    if (reason.empty()) tuning.given = std::move(read);
-    return reason;
+    return choices.use(machine_heading(), table);
 }
 
 GpuProducts products_in_use() {
-    GpuProducts result = tuning.counts;
-    if (tuning.on) result.table = format_gemm_table(merged(tuning.given, tuning.chosen));
-    return result;
+    return choices.products();
 }
 
 std::string load_cublaslt() {

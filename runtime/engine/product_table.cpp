@@ -67,12 +67,12 @@ Status write_table(const std::string& folder, const std::string& text, const Fil
 
 std::string load_products(const std::string& folder, Gpu& gpu, const FileLayer& files) {
     const std::optional<std::string> text = read_table(folder, files);
-    // An empty file is a damaged table, but no table to the GPU.
-    const std::string reason = text && text->empty() ? "it is empty" : "";
     const std::string refused = gpu.use_products(text.value_or(""));
-    if (reason.empty() && refused.empty()) return "";
+    // To the GPU an empty text is no table, to a user it is a damaged one.
+    const std::string reason = text && text->empty() ? "it is empty" : refused;
+    if (reason.empty()) return "";
     return fmt::format("{} is not used: {}; the algorithms of products are measured anew",
-                       path_in(folder, kProductTableName), reason.empty() ? refused : reason);
+                       path_in(folder, kProductTableName), reason);
 }
 
 void store_products(const std::string& folder, Gpu& gpu, const FileLayer& files) {
