@@ -117,7 +117,13 @@ GpuProbe probe_gpu();
 // is missing: CUDA in this program, a driver, a newer driver, a device, one of an architecture that
 // kernels are built for, cuBLASLt.
 Isa usable_isa(const GpuProbe& probe);
-// Cold. Throws Error as usable_isa does.
+// Cold. Throws Error as usable_isa does, and where CUDA cannot start: does_not_fit when what is
+// free of the GPU's memory is too little for CUDA itself.
 std::unique_ptr<Gpu> open_gpu();
+
+// Cold. Why so many bytes cannot be had of the GPU `name`, and who holds the others, for an Error
+// (does_not_fit).
+std::string memory_shortage(int64_t needed_bytes, const GpuMemory& memory,
+                            const std::string& holders, const char* name);
 
 }  // namespace plumb

@@ -5,9 +5,10 @@
 namespace plumb::cuda {
 
 std::string GemmChoices::use(const GemmHeading& machine, const std::string& table) {
-    *this = {};
     in_use_ = true;
-    given_.heading = chosen_.heading = machine;
+    counts_ = {};
+    given_ = {machine, {}};
+    chosen_.heading = machine;
     if (table.empty()) return "";
     GemmTable read;
     std::string reason = parse_gemm_table(table, &read);

@@ -13,7 +13,7 @@ namespace plumb::cuda {
 
 class GemmChoices {
   public:
-    // Gpu::use_products on this machine.
+    // Gpu::use_products on this machine, the same each time. What was chosen before stays chosen.
     std::string use(const GemmHeading& machine, const std::string& table);
     bool in_use() const { return in_use_; }
 

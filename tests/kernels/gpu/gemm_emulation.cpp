@@ -1,7 +1,9 @@
 // Matrix products for the emulated GPU, straight from the definition, with one fp32 sum each.
 #include <cstring>
 
-#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/gemm_choices.h"
+#include "kernels/cuda/prepare.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/cuda/values.h"
 
@@ -36,18 +38,50 @@ void multiply(const Gemm& g) {
         }
 }
 
-}  // namespace
-
 // The whole workspace is written over: whatever else stands there is lost, as on a GPU.
-void gemm(const Gemm& g, void* workspace, void*) noexcept {
+void run_product(const Gemm& g, void* workspace) {
     std::memset(workspace, 0xFF, 4096);
     std::memset(static_cast<char*>(workspace) + kGemmWorkspaceBytes - 4096, 0xFF, 4096);
-    CHECK(g.out == g.in || g.out == Dtype::f32);
     if (g.in == Dtype::f32)
         return g.tf32 ? multiply<float, float, true>(g) : multiply<float, float>(g);
     if (g.in == Dtype::bf16)
         return g.out == Dtype::f32 ? multiply<Bf16, float>(g) : multiply<Bf16, Bf16>(g);
     return g.out == Dtype::f32 ? multiply<F16, float>(g) : multiply<F16, F16>(g);
+}
+
+ProductIndex prepared;
+GemmChoices choices;
+
+// Nothing is measured here: a product that the table does not have takes what would be its first
+// candidate, of 64 bytes that say only which product it was made for.
+void prepare(const ProductKey& key) {
+    if (prepared.find(key) >= 0) return;
+    const int number = prepared.add(key);
+    if (!choices.in_use()) return;
+    if (const GemmEntry* given = choices.given(key)) return choices.take(*given);
+    GemmEntry entry{key, 0, 1, {}};
+    std::memcpy(entry.algorithm.data(), &number, sizeof number);
+    choices.add_tuned(entry, 0);
+}
+
+}  // namespace
+
+std::string use_products(const std::string& table) {
+    return choices.use({"Emulated GPU", 1, kGemmWorkspaceUsed}, table);
+}
+
+GpuProducts products_in_use() {
+    return choices.products();
+}
+
+// On a lane, a product must have been prepared; the tests of single kernels have no lane.
+void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
+    CHECK(g.out == g.in || g.out == Dtype::f32);
+    if (is_preparing()) return prepare(key_of(g));
+    if (stream == nullptr) return run_product(g, workspace);
+    CHECK_NOTE(prepared.find(key_of(g)) >= 0,
+               "a product that was not prepared when its op was bound");
+    emulation::put_launch(stream, [=] { run_product(g, workspace); });
 }
 
 }  // namespace plumb::cuda
