@@ -16,6 +16,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/closing_report.h"
+#include "runtime/engine/product_table.h"
 #include "runtime/engine/state_io.h"
 #include "runtime/exec/seal.h"
 #include "runtime/exec/wait_policy.h"
@@ -324,8 +325,19 @@ void print_footprint(const Session& session, const std::string& work) {
                "memory: {} bytes ({}) in arenas + {} bytes ({}) outside, fixed from here on",
                plan.total_bytes, human_bytes(plan.total_bytes), plan.outside_bytes,
                human_bytes(plan.outside_bytes));
-    print_line(STDERR_FILENO, "plan: {}, threads {}", to_hex(plan.digest),
-               session.device().threads);
+    if (session.gpu() == nullptr) {
+        print_line(STDERR_FILENO, "plan: {}, threads {}", to_hex(plan.digest),
+                   session.device().threads);
+        return;
+    }
+    const auto in = [&](MemorySpace space) {
+        return human_bytes(plan.space_bytes[static_cast<int>(space)]);
+    };
+    print_line(STDERR_FILENO, "of these on the GPU: {}, on the host: {}", in(MemorySpace::gpu),
+               in(MemorySpace::host));
+    print_line(STDERR_FILENO, "plan: {}, {}", to_hex(plan.digest), session.gpu()->name());
+    if (!session.products_note().empty())
+        print_line(STDERR_FILENO, "note: {}", session.products_note());
 }
 
 void load(Session& session, const std::string& checkpoint) {
@@ -401,7 +413,8 @@ void run_generate(const Options& options) {
                         options.top_p, options.repetition_penalty};
     request.stops = options.stops;
     const GenerateSpec& spec = config.run.generate;
-    Session session(config, Purpose::generate);
+    Session session(config, Purpose::generate, kBuildRedZoneBytes,
+                    products_folder_of(options.checkpoint));
     print_footprint(session,
                     fmt::format("context {} tokens{}", spec.context,
                                 spec.batch == 1 ? "" : fmt::format(" x {} prompts", spec.batch)));
@@ -441,7 +454,8 @@ void run_perplexity(const Options& options) {
     if (stride > batch.sequence_length)
         refuse(options, fmt::format("--stride: {} is above the window of {} tokens", stride,
                                     batch.sequence_length));
-    Session session(config, Purpose::score);
+    Session session(config, Purpose::score, kBuildRedZoneBytes,
+                    products_folder_of(options.checkpoint));
     print_footprint(session, fmt::format("windows of {} tokens, {} at once", batch.sequence_length,
                                          batch.micro_batch));
     load(session, options.checkpoint);

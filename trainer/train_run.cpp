@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "runtime/engine/product_table.h"
 #include "runtime/exec/seal.h"
 #include "runtime/plan/report.h"
 #include "trainer/start_line.h"
@@ -122,6 +123,18 @@ void say_peak(const Session& session, double peak_flops) {
         say("the peak of {} is not known: no share of it is shown", session.gpu()->name());
 }
 
+// A GPU's algorithms, for later runs in this folder.
+void keep_products(const Session& session) {
+    if (session.gpu() == nullptr) return;
+    if (!session.products_note().empty()) say("note: {}", session.products_note());
+    store_products(session.config().run.checkpoint.dir, *session.gpu());
+    const GpuProducts products = session.gpu()->products();
+    const std::string line = products_line(products);
+    if (!line.empty())
+        say("{}; numerics {}", line,
+            to_hex(numerics_hash(products.table, session.config().run.run.tf32)));
+}
+
 // Sequences were counted in the length of their time. When that has changed, the tokens seen say
 // where to go on, in whole sequences.
 void keep_place_in_data(int64_t sequence_length, RunRecord* record) {
@@ -199,10 +212,11 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     for (const std::string& note : config.notes) say("note: {}", note);
     check_folders(config.run.checkpoint);
     const RunData data(config);
-    Session session(config, Purpose::train);
+    Session session(config, Purpose::train, kBuildRedZoneBytes, config.run.checkpoint.dir);
     say_plan(session);
     StateIo state(session);
     state.prepare_folder();
+    keep_products(session);
     RunRecord record;
     const std::string resumed = resume_or_initialise(session, state, &record);
     PeakMemory peak_memory;

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <optional>
 
+#include "formats/checkpoint_layout.h"
 #include "kernels/cuda/gemm_table.h"
 #include "runtime/base/error.h"
 
@@ -64,6 +66,12 @@ Status write_table(const std::string& folder, const std::string& text, const Fil
 }
 
 }  // namespace
+
+std::string products_folder_of(const std::string& checkpoint) {
+    const std::filesystem::path folder(checkpoint);
+    if (!std::filesystem::exists(folder / kManifestName)) return checkpoint;
+    return (std::filesystem::absolute(folder) / "..").lexically_normal();
+}
 
 std::string load_products(const std::string& folder, Gpu& gpu, const FileLayer& files) {
     const std::optional<std::string> text = read_table(folder, files);

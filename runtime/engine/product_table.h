@@ -17,6 +17,9 @@ namespace plumb {
 
 inline constexpr const char* kProductTableName = "gemm_algorithms.txt";
 
+// Where the table of a checkpoint's run lies: `checkpoint`, or the folder that a step lies in.
+std::string products_folder_of(const std::string& checkpoint);
+
 // Before ops are bound: hands the table in a folder, where there is one, to the GPU. Returns "" or
 // a note that says why it is not used. Throws Error (io) when it is there and cannot be read.
 std::string load_products(const std::string& folder, Gpu& gpu,

@@ -7,6 +7,7 @@
 #include "formats/checkpoint_writer.h"
 #include "kernels/gpu.h"
 #include "runtime/base/error.h"
+#include "runtime/engine/product_table.h"
 #include "runtime/engine/resume_config.h"
 #include "runtime/engine/state_records.h"
 #include "runtime/exec/machine_limits.h"
@@ -98,7 +99,12 @@ PlanWith plans_with(const std::string& name, const std::vector<std::string>& ove
 namespace {
 
 // The device, when this program can run on it.
-DeviceRecord runnable(const DeviceRecord& device) {
+DeviceRecord runnable(const DeviceRecord& device, const RunConfig& config) {
+    if (config.run.run.tf32 && !is_cuda(device.isa))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("run.tf32: {} has no tf32 (run.device = \"cuda\" has); set it to "
+                                "false",
+                                device.name));
     if (!has_kernels(device.isa))
         throw Error(ExitCode::bad_input,
                     fmt::format("run.device: {} needs {} kernels; {} (plumb-plan plans for any "
@@ -123,18 +129,26 @@ std::unique_ptr<Gpu> gpu_of(const DeviceRecord& device) {
     return gpu;
 }
 
+// Why a table in the folder is not used, if so.
+std::string take_products(Gpu* gpu, const std::string& folder) {
+    if (gpu == nullptr) return "";
+    return folder.empty() ? gpu->use_products("") : load_products(folder, *gpu);
+}
+
 }  // namespace
 
-Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes)
+Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes,
+                 const std::string& products_folder)
     : config_(resolved(config)),
-      device_(runnable(device_of(config))),
+      device_(runnable(device_of(config), config)),
       gpu_(gpu_of(device_)),
       gpu_memory_before_(gpu_ == nullptr ? GpuMemory{} : gpu_->memory()),
+      products_note_(take_products(gpu_.get(), products_folder)),
       program_(build_program(config_, program_inputs(config_), purpose)),
       plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory, gpu_.get()),
       executor_(program_, plan_, arenas_, kernel_table(device_.isa),
-                {device_.threads, config.run.run.graph}) {
+                {device_.threads, config.run.run.graph, config.run.run.tf32}) {
     prepare();
     warm_threads(device_.threads);
 }

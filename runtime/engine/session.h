@@ -43,8 +43,12 @@ inline constexpr int64_t kBuildRedZoneBytes = 0;
 class Session {
   public:
     // Throws Error: does_not_fit; bad_input when run.device is not this machine's. With red
-    // zones (a multiple of kAlignBytes) dead bytes are poisoned too; results keep their bits.
-    Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes = kBuildRedZoneBytes);
+    // zones (a multiple of kAlignBytes) dead bytes are poisoned too; results keep their bits. On a
+    // GPU the algorithms of products are those stored in `products_folder` (product_table.h), where
+    // there are any, and the others measured; products_note() says why a table there is not used.
+    explicit Session(const RunConfig& config, Purpose purpose,
+                     int64_t red_zone_bytes = kBuildRedZoneBytes,
+                     const std::string& products_folder = "");
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
@@ -54,6 +58,7 @@ class Session {
     const ArenaSet& arenas() const { return arenas_; }
     Executor& executor() { return executor_; }
     Gpu* gpu() const { return gpu_.get(); }  // nullptr: a CPU
+    const std::string& products_note() const { return products_note_; }
     const DeviceRecord& device() const { return device_; }
     // Of the GPU, before the arenas were taken; zeros without one.
     const GpuMemory& gpu_memory_before() const { return gpu_memory_before_; }
@@ -74,6 +79,7 @@ class Session {
     DeviceRecord device_;
     std::unique_ptr<Gpu> gpu_;  // nullptr: a CPU
     GpuMemory gpu_memory_before_;
+    std::string products_note_;
     Program program_;
     Plan plan_;
     ArenaSet arenas_;

@@ -85,7 +85,8 @@ void Executor::run_ops(const Entry& entry) noexcept {
                               kernel_scalars_,
                               entry.micro_batch,
                               options_.threads,
-                              stream};
+                              stream,
+                              options_.tf32};
         op.kernel(args);
         if (poison_) poison_->after(i, table);
     }

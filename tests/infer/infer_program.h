@@ -51,7 +51,11 @@ class PlumbInfer : public ::testing::Test {
 
     // Runs `plumb-infer arguments`; keeps both outputs.
     int run(const std::string& arguments, const std::string& before = "") {
-        const std::string command = before + PLUMB_BIN_DIR "/plumb-infer " + arguments + " >" +
+        return run_in(PLUMB_BIN_DIR, arguments, before);
+    }
+    int run_in(const std::string& programs, const std::string& arguments,
+               const std::string& before) {
+        const std::string command = before + programs + "/plumb-infer " + arguments + " >" +
                                     path("stdout") + " 2>" + path("stderr");
         const int status = std::system(command.c_str());
         output_ = contents(path("stdout"));

@@ -29,7 +29,6 @@ inline RunConfig small_config(ModelType type, int64_t vocab_size, int64_t contex
     config.run.train.loss_chunk = 8;
     config.run.train.sample_tokens = 0;
     config.run.train.dtype = ComputeDtype::fp32;  // on every machine
-    config.run.train.dtype = ComputeDtype::fp32;  // on every machine
     config.run.checkpoint.dir = folder;
     config.run.run.threads = 1;
     complete_run(config, "small");
