@@ -4,11 +4,11 @@
 #include <dlfcn.h>
 
 #include <cstdio>
-#include <cstring>
 
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/prepare.h"
+#include "kernels/cuda/product_key.h"
 #include "kernels/cuda/scratch.h"
 
 namespace plumb::cuda {
@@ -36,44 +36,6 @@ void check_status(cublasStatus_t status, const char* call) {
     char note[64];
     std::snprintf(note, sizeof note, "cuBLASLt's status %d", static_cast<int>(status));
     check_failed(__FILE__, __LINE__, call, note);
-}
-
-// The largest power of two up to 256 on which an address starts: what an algorithm may rely on.
-uint32_t alignment_of(const void* data) {
-    const auto address = reinterpret_cast<uintptr_t>(data) | 256;
-    return static_cast<uint32_t>(address & (~address + 1));
-}
-
-// All of a product but its addresses, of which only the alignments count: no two prepared products
-// are equal in it.
-struct ProductKey {
-    int64_t m, n, k, a_stride, b_stride, c_stride;
-    uint32_t a_align, b_align, c_align, add_align, bias_align;
-    Dtype in, out;
-    bool a_transposed, b_transposed, adds, biased;
-};
-
-ProductKey key_of(const Gemm& g) {
-    ProductKey key;
-    std::memset(&key, 0, sizeof key);  // compared with its padding
-    key.m = g.m;
-    key.n = g.n;
-    key.k = g.k;
-    key.a_stride = g.a.stride;
-    key.b_stride = g.b.stride;
-    key.c_stride = g.c_stride;
-    key.a_align = alignment_of(g.a.data);
-    key.b_align = alignment_of(g.b.data);
-    key.c_align = alignment_of(g.c);
-    key.add_align = alignment_of(g.add != nullptr ? g.add : g.c);
-    key.bias_align = alignment_of(g.bias);
-    key.in = g.in;
-    key.out = g.out;
-    key.a_transposed = g.a.transposed;
-    key.b_transposed = g.b.transposed;
-    key.adds = g.add != nullptr;
-    key.biased = g.bias != nullptr;
-    return key;
 }
 
 struct Product {
@@ -165,7 +127,7 @@ const Product& make_product(const Gemm& g) {
 const Product& product_of(const Gemm& g) {
     const ProductKey key = key_of(g);
     for (int p = 0; p < product_count; ++p)
-        if (std::memcmp(&products[p].key, &key, sizeof key) == 0) return products[p];
+        if (is_same(products[p].key, key)) return products[p];
     CHECK_NOTE(is_preparing(), "a product that was not prepared when its op was bound");
     return make_product(g);
 }

@@ -5,12 +5,7 @@ namespace plumb::cuda {
 namespace {
 
 KernelTable make_table(Isa isa) noexcept {
-#ifdef __CUDACC__
-    constexpr bool kOnGpu = true;
-#else
-    constexpr bool kOnGpu = false;
-#endif
-    KernelTable made{isa, kOnGpu, {}};
+    KernelTable made{isa, true, {}};
     add_activation(made);
     add_head_loss(made);
     add_matmul(made);

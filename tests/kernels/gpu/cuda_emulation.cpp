@@ -152,6 +152,9 @@ void check_shared(int64_t bytes) {
 void set_reversed(bool reversed) {
     backwards = reversed;
 }
+bool is_reversed() {
+    return backwards;
+}
 
 void run_grid(int64_t blocks, int64_t blocks_y, int threads, int64_t shared_bytes,
               const std::function<void()>& body) {

@@ -13,6 +13,8 @@
 #include <functional>
 #include <type_traits>
 
+#include "kernels/cuda/prepare.h"
+
 #define __global__ static
 #define __device__
 #define __host__
@@ -28,8 +30,13 @@ namespace plumb::cuda {
 
 namespace emulation {
 
-// Which thread of a block goes first.
+// Which thread of a block goes first, and when lanes run (gpu_emulation.h).
 void set_reversed(bool reversed);
+bool is_reversed();
+
+// Puts a kernel on the lane of a Gpu whose stream this is, or into the graph that is captured
+// there.
+void put_launch(void* stream, std::function<void()> launch);
 
 // Runs body() as every thread of every block.
 void run_grid(int64_t blocks, int64_t blocks_y, int threads, int64_t shared_bytes,
@@ -61,11 +68,19 @@ void wait_copies(int but_last);
 }  // namespace emulation
 
 struct Launch;
-// launch<kernel>({blocks, threads, stream, shared_bytes, blocks_y}, arguments...).
+// launch<kernel>({blocks, threads, stream, shared_bytes, blocks_y}, arguments...). Without a stream
+// the kernel has run when this returns.
 template <auto kernel, typename At = Launch, typename... A>
 void launch(const At& at, A... arguments) noexcept {
-    emulation::run_grid(at.blocks, at.blocks_y, at.threads, at.shared_bytes,
-                        [&] { kernel(arguments...); });
+    if (is_preparing()) return;
+    const auto run = [=] {
+        emulation::run_grid(at.blocks, at.blocks_y, at.threads, at.shared_bytes,
+                            [&] { kernel(arguments...); });
+    };
+    if (at.stream == nullptr)
+        run();
+    else
+        emulation::put_launch(at.stream, run);
 }
 
 inline char* block_shared() {

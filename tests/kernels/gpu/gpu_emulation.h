@@ -1,0 +1,30 @@
+// The emulated GPU behind kernels/gpu.h: what tests set and ask of it. Its memory cannot be touched
+// by the host and has guard pages. Its lanes run as late as they may: when the host waits, and then
+// only what that wait needs; or, reversed (cuda_emulation.h), as early: at once. Results that
+// differ between the two need a wait that is missing. Copies must have memory of the GPU on one
+// side and pinned memory on the other, a graph is of kernels only and a product that was not
+// prepared does not run: anything else aborts with its reason.
+// Path: cold.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace plumb::cuda::emulation {
+
+// Of all its memory, 8 GiB when nothing else is said; what is allocated stays.
+constexpr int64_t kGpuMemoryBytes = int64_t{8} << 30;
+void set_gpu_memory(int64_t total_bytes);
+
+// What Gpu::memory_holders says.
+void set_memory_holders(std::string holders);
+
+// Since the program started, by every Gpu: what was put on lanes, run or not.
+struct GpuCounts {
+    int64_t allocations = 0;  // of the GPU's memory
+    int64_t launches = 0;     // of single kernels and products, without those of graphs
+    int64_t graphs = 0;       // launched
+};
+GpuCounts gpu_counts();
+
+}  // namespace plumb::cuda::emulation
