@@ -85,21 +85,30 @@ Score score_tokens(Session& session, const TokenFile& tokens, int64_t stride,
     CHECK(tokens.count() >= 2 && stride >= 1 && stride <= length);
     const Phase* phase = session.program().phase(PhaseKind::evaluate);
     CHECK_NOTE(phase != nullptr, "the program has no evaluate phase");
-    double* loss = session.executor().data<double>(session.program().io.loss);
-    *loss = 0;
+    Executor& executor = session.executor();
+    const TensorId loss = session.program().io.loss;
+    executor.begin_input();
+    executor.clear(loss);
     Score score;
     const int64_t windows = window_count(tokens.count(), length, stride);
     const Clock::time_point start = Clock::now();
     double next_report = progress_seconds;
     for (int64_t first = 0; first < windows; first += batch.micro_batch) {
+        executor.begin_input();
         for (int64_t row = 0; row < batch.micro_batch; ++row) {
             const Window w = window_at(first + row, tokens.count(), length, stride);
             score.predicted_tokens += fill_window(session, tokens, w, row);
         }
-        session.executor().run(phase->entries[0]);
-        score.loss_sum = *loss;
+        executor.send_rows(0, 1);
+        executor.run(phase->entries[0]);
+        const bool last = first + batch.micro_batch >= windows;
         score.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-        if (score.seconds < next_report || first + batch.micro_batch >= windows) continue;
+        if (score.seconds < next_report && !last) continue;
+        executor.fetch(loss);
+        executor.wait();
+        score.loss_sum = *executor.data<double>(loss);
+        score.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        if (last) break;
         print_progress(score, tokens.count() - 1);
         next_report = score.seconds + progress_seconds;
     }

@@ -90,9 +90,9 @@ struct GpuProbe {
     int driver_version = 0;   // the newest CUDA that the driver knows, 12040 for 12.4; 0: no driver
     int runtime_version = 0;  // the CUDA that this program was built with
     int device_count = 0;
-    std::string error;        // CUDA's own words when it cannot be asked; empty: it can
-    std::string name;         // of the first device
-    int capability = 0;       // 90 for 9.0
+    std::string error;           // CUDA's own words when it cannot be asked; empty: it can
+    std::string name;            // of the first device
+    int capability = 0;          // 90 for 9.0
     std::string cublaslt_error;  // why cuBLASLt cannot be used; empty: it can
 };
 
@@ -102,7 +102,13 @@ GpuProbe probe_gpu();
 // is missing: CUDA in this program, a driver, a newer driver, a device, one of an architecture that
 // kernels are built for, cuBLASLt.
 Isa usable_isa(const GpuProbe& probe);
-// Cold. Throws Error as usable_isa does.
+// Cold. Throws Error as usable_isa does, and where CUDA cannot start: does_not_fit when what is
+// free of the GPU's memory is too little for CUDA itself.
 std::unique_ptr<Gpu> open_gpu();
+
+// Cold. Why so many bytes cannot be had of the GPU `name`, and who holds the others, for an Error
+// (does_not_fit).
+std::string memory_shortage(int64_t needed_bytes, const GpuMemory& memory,
+                            const std::string& holders, const char* name);
 
 }  // namespace plumb

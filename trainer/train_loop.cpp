@@ -39,7 +39,8 @@ TrainLoop::TrainLoop(const TrainParts& parts, const RunRecord& record,
       last_step_(last_step(config_.run.train)),
       step_flops_(flops_per_token(config_.model, config_.run.batch.sequence_length) *
                   static_cast<double>(config_.run.batch.step_tokens())),
-      start_step_(record.step) {
+      start_step_(record.step),
+      start_skipped_(record.skipped_steps) {
     std::snprintf(result_.last_saved.text, sizeof result_.last_saved.text, "%s",
                   last_saved.c_str());
 }
@@ -47,9 +48,12 @@ TrainLoop::TrainLoop(const TrainParts& parts, const RunRecord& record,
 TrainResult TrainLoop::run() noexcept {
     const TrainSpec& train = config_.run.train;
     start_s_ = now_s();
+    read_loss_scale();
     parts_.log.progress(static_cast<double>(record_.step));
     while (record_.step < last_step_) {
-        step();
+        if (issued_ == 0) issue_step();
+        if (may_run_ahead()) issue_step();
+        finish_step();
         if (skipped_in_a_row_ == kSkippedInARowMax) {
             result_.end = TrainEnd::not_finite;
             report_save();
@@ -62,6 +66,7 @@ TrainResult TrainLoop::run() noexcept {
         }
         // Whoever asks the run to stop may not wait for an evaluation.
         const char* asked = parts_.stop.asked();
+        if (issued_ > 0) continue;
         if (parts_.valid != nullptr && asked == nullptr &&
             (due(record_.step, train.eval_every) || record_.step == train.steps))
             evaluate_now();
@@ -85,12 +90,25 @@ TrainResult TrainLoop::run() noexcept {
     return result_;
 }
 
+// Whether anything but the next step may come after step `step`.
+bool TrainLoop::is_pause(int64_t step) const noexcept {
+    const TrainSpec& train = config_.run.train;
+    return step >= last_step_ || (parts_.valid != nullptr && due(step, train.eval_every)) ||
+           (parts_.saver != nullptr && due(step, config_.run.checkpoint.every));
+}
+
+// Whether the step after the one in progress may be issued before that one's result is known.
+bool TrainLoop::may_run_ahead() noexcept {
+    return parts_.session.executor().runs_ahead() && issued_ == 1 && !is_pause(record_.step + 1) &&
+           skipped_in_a_row_ + 1 < kSkippedInARowMax && parts_.stop.asked() == nullptr;
+}
+
 double TrainLoop::fill_rows() noexcept {
     const BatchSpec& batch = config_.run.batch;
+    const int64_t first = record_.sequences_consumed + issued_ * batch.global_batch;
     double weight_sum = 0;
     for (int64_t m = 0; m < batch.micro_batch_count(); ++m)
-        weight_sum += fill_io_row(parts_.session, parts_.data,
-                                  record_.sequences_consumed + m * batch.micro_batch,
+        weight_sum += fill_io_row(parts_.session, parts_.data, first + m * batch.micro_batch,
                                   static_cast<int32_t>(m));
     return weight_sum;
 }
@@ -98,16 +116,22 @@ double TrainLoop::fill_rows() noexcept {
 void TrainLoop::set_scalars(double weight_sum) noexcept {
     const TrainSpec& train = config_.run.train;
     StepScalars& scalars = parts_.session.executor().scalars();
-    scalars.lr = learning_rate(train, record_.step);
+    const int64_t step = record_.step + issued_;
+    scalars.lr = learning_rate(train, step);
     scalars.beta1 = train.beta1;
     scalars.beta2 = train.beta2;
     scalars.eps = train.eps;
     scalars.weight_decay = train.weight_decay;
     scalars.clip = train.clip;
-    // The moments have seen this many gradients, the coming one included.
-    const auto updates = static_cast<double>(record_.step - record_.skipped_steps + 1);
+    // The moments have seen this many gradients, the coming one included; one less if the step in
+    // progress turns out to be skipped.
+    const auto updates = static_cast<double>(step - record_.skipped_steps + 1);
+    const double updates_skipped = issued_ == 0 ? updates : updates - 1;
     scalars.bias_correction1 = 1.0 - std::pow(train.beta1, updates);
     scalars.bias_correction2 = 1.0 - std::pow(train.beta2, updates);
+    scalars.skipped_steps = static_cast<double>(record_.skipped_steps - start_skipped_);
+    scalars.bias_correction1_skipped = 1.0 - std::pow(train.beta1, updates_skipped);
+    scalars.bias_correction2_skipped = 1.0 - std::pow(train.beta2, updates_skipped);
     scalars.inverse_weight_sum = 1.0 / weight_sum;
     scalars.loss_scale_window = static_cast<double>(train.loss_scale_window);
 }
@@ -115,6 +139,11 @@ void TrainLoop::set_scalars(double weight_sum) noexcept {
 void TrainLoop::run_entries() noexcept {
     const Program& program = parts_.session.program();
     const std::vector<Entry>& entries = program.phase(PhaseKind::step)->entries;
+    Executor& executor = parts_.session.executor();
+    if (parts_.saver != nullptr && parts_.saver->finished()) report_save();
+    // Updates of a whole step cannot wait for a save.
+    const bool saving = parts_.saver != nullptr && parts_.saver->started();
+    if (executor.has_graph(entries) && !saving) return executor.run(entries);
     const auto passes =
         static_cast<double>(std::count_if(entries.begin(), entries.end(), [&](const Entry& entry) {
             return !is_update(program, entry);
@@ -124,37 +153,72 @@ void TrainLoop::run_entries() noexcept {
         const bool updates = is_update(program, entry);
         if (updates && parts_.saver != nullptr)
             parts_.saver->wait_for(program.sections[static_cast<size_t>(entry.section)].unit);
-        parts_.session.executor().run(entry);
+        executor.run(entry);
         if (parts_.saver != nullptr && parts_.saver->finished()) report_save();
-        if (updates || !parts_.log.has_bar()) continue;
+        if (updates || !parts_.log.has_bar() || executor.runs_ahead()) continue;
         done += 1.0 / passes;
         parts_.log.progress(static_cast<double>(record_.step) + done);
     }
 }
 
-void TrainLoop::step() noexcept {
+// Begins the step after those issued already.
+void TrainLoop::issue_step() noexcept {
+    Executor& executor = parts_.session.executor();
+    const IoTensors& io = parts_.session.program().io;
+    IssuedStep& step = in_progress_[issued_];
+    step.begin_s = now_s();
+    executor.begin_input();
+    step.weight_sum = fill_rows();
+    set_scalars(step.weight_sum);
+    step.lr = executor.scalars().lr;
+    executor.send_rows(0, static_cast<int32_t>(config_.run.batch.micro_batch_count()));
+    executor.send(io.scalars);
+    executor.clear(io.loss);
+    run_entries();
+    // The results of the step before are still to be read where these will lie.
+    if (issued_ == 0) fetch_results();
+    ++issued_;
+}
+
+void TrainLoop::fetch_results() noexcept {
+    const IoTensors& io = parts_.session.program().io;
+    for (const TensorId id : {io.loss, io.clip, io.loss_scale})
+        if (id != kNoTensor) parts_.session.executor().fetch(id);
+}
+
+// As initialised or loaded.
+void TrainLoop::read_loss_scale() noexcept {
+    const TensorId id = parts_.session.program().io.loss_scale;
+    if (id == kNoTensor) return;
+    Executor& executor = parts_.session.executor();
+    executor.fetch(id);
+    executor.wait();
+    record_.loss_scale = static_cast<double>(executor.data<float>(id)[0]);
+    record_.loss_scale_good_steps = static_cast<int64_t>(executor.data<float>(id)[1]);
+}
+
+// Waits for the oldest step in progress and reports it.
+void TrainLoop::finish_step() noexcept {
     const BatchSpec& batch = config_.run.batch;
     Executor& executor = parts_.session.executor();
     const IoTensors& io = parts_.session.program().io;
-    const double begin_s = now_s();
-    const double weight_sum = fill_rows();
-    set_scalars(weight_sum);
-    double* loss = executor.data<double>(io.loss);
-    *loss = 0;
-    const float* loss_scale =
-        io.loss_scale == kNoTensor ? nullptr : executor.data<float>(io.loss_scale);
-    // A step skipped while the scale still falls is the scale's way of finding its place.
-    const bool scale_falls = loss_scale != nullptr && loss_scale[0] > 1.0F;
-    run_entries();
+    executor.wait();
     const double end_s = now_s();
-
-    const double* clip = executor.data<double>(io.clip);  // scale, norm, finite
+    const IssuedStep step = in_progress_[0];
+    const double loss = *executor.data<double>(io.loss) / step.weight_sum;
+    const double* clip = executor.data<double>(io.clip);
+    const double grad_norm = clip[1];
     const bool finite = clip[2] != 0;
+    // A step skipped while the scale still falls is the scale's way of finding its place.
+    const bool scale_falls = io.loss_scale != kNoTensor && record_.loss_scale > 1;
     skipped_in_a_row_ = finite ? 0 : skipped_in_a_row_ + (scale_falls ? 0 : 1);
-    if (loss_scale != nullptr) {
+    if (io.loss_scale != kNoTensor) {
+        const float* loss_scale = executor.data<float>(io.loss_scale);
         record_.loss_scale = static_cast<double>(loss_scale[0]);
         record_.loss_scale_good_steps = static_cast<int64_t>(loss_scale[1]);
     }
+    in_progress_[0] = in_progress_[1];
+    if (--issued_ > 0) fetch_results();
     ++record_.step;
     record_.sequences_consumed += batch.global_batch;
     record_.tokens_consumed += batch.step_tokens();
@@ -163,15 +227,18 @@ void TrainLoop::step() noexcept {
     else
         ++record_.skipped_steps;
 
+    // A step issued ahead begins when the one before has ended.
+    const double seconds = end_s - std::max(step.begin_s, last_end_s_);
+    last_end_s_ = end_s;
     StepLine line;
     line.step = record_.step;
     line.tokens = record_.tokens_consumed;
-    line.loss = *loss / weight_sum;
-    line.grad_norm = finite ? clip[1] : std::nan("");
-    line.lr = executor.scalars().lr;
-    line.step_ms = (end_s - begin_s) * 1e3;
-    line.tokens_per_s = static_cast<double>(batch.step_tokens()) / (end_s - begin_s);
-    line.mfu = step_flops_ / (end_s - begin_s) / parts_.peak_flops;
+    line.loss = loss;
+    line.grad_norm = finite ? grad_norm : std::nan("");
+    line.lr = step.lr;
+    line.step_ms = seconds * 1e3;
+    line.tokens_per_s = static_cast<double>(batch.step_tokens()) / seconds;
+    line.mfu = step_flops_ / seconds / parts_.peak_flops;
     line.skipped = record_.skipped_steps;
     line.skipped_now = !finite;
     line.loss_scale = record_.loss_scale;
@@ -193,9 +260,14 @@ void TrainLoop::evaluate_now() noexcept {
 void TrainLoop::restore_loss_scale() noexcept {
     const TensorId id = parts_.session.program().io.loss_scale;
     if (id == kNoTensor) return;
-    float* loss_scale = parts_.session.executor().data<float>(id);
+    Executor& executor = parts_.session.executor();
+    executor.begin_input();
+    float* loss_scale = executor.data<float>(id);
     loss_scale[0] = static_cast<float>(good_.loss_scale);
     loss_scale[1] = static_cast<float>(good_.loss_scale_good_steps);
+    executor.send(id);
+    executor.run(std::span<const Entry>());  // so that the save finds it there
+    executor.finish();
 }
 
 // As the state is now, though it is written later.

@@ -5,7 +5,8 @@
 // waits. A step whose gradients are not finite changes no weight and no moment (adamw sees to
 // that), is counted, and the third in a row ends the run: the last good step is then saved as it
 // was. In fp16 such a step makes the loss scale fall, and only those at a loss scale of 1 count
-// towards the three.
+// towards the three. On a GPU the next step is issued before the result of the one in progress is
+// known, unless something comes between them.
 // Path: hot.
 #pragma once
 
@@ -55,7 +56,12 @@ class TrainLoop {
     double fill_rows() noexcept;
     void set_scalars(double weight_sum) noexcept;
     void run_entries() noexcept;
-    void step() noexcept;
+    void issue_step() noexcept;
+    void fetch_results() noexcept;
+    void finish_step() noexcept;
+    bool is_pause(int64_t step) const noexcept;
+    bool may_run_ahead() noexcept;
+    void read_loss_scale() noexcept;
     void evaluate_now() noexcept;
     void restore_loss_scale() noexcept;
     void save(const RunRecord& record) noexcept;
@@ -72,6 +78,16 @@ class TrainLoop {
     double step_flops_;
     double start_s_ = 0;
     int64_t start_step_;
+    int64_t start_skipped_;
+    // Steps begun and not yet finished, the oldest first: at most one, or on a GPU two.
+    struct IssuedStep {
+        double begin_s = 0;
+        double weight_sum = 0;
+        double lr = 0;
+    };
+    IssuedStep in_progress_[2];
+    int32_t issued_ = 0;
+    double last_end_s_ = 0;
 };
 
 }  // namespace plumb

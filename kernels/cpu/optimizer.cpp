@@ -1,6 +1,7 @@
 #include "kernels/cpu/kernel_list.h"
 #include "kernels/cpu/master.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/optimizer_rules.h"
 
 namespace plumb::cpu::PLUMB_ISA {
 
@@ -43,51 +44,18 @@ void fold(const KernelArgs& args) noexcept {
 
 void clip(const KernelArgs& args) noexcept {
     using O = ClipOperands;
-    const int64_t* sum = static_cast<const int64_t*>(args.data[O::sum]);
-    double* out = static_cast<double*>(args.data[O::clip]);
-    const bool finite = sum[2] == 0;
-    // {low, high} * 2^-80; high < 2^63, each half exact or rounded once.
-    const double low = static_cast<double>(static_cast<uint64_t>(sum[0])) * 0x1p-80;
-    const double high = static_cast<double>(sum[1]) * 0x1p-16;
-    // A power of two: dividing by it is exact.
-    const double loss_scale =
-        args.has(O::loss_scale) ? static_cast<double>(floats(args, O::loss_scale)[0]) : 1.0;
-    const double norm = __builtin_sqrt(high + low) / loss_scale;
-    const double limit = args.scalars->clip;
-    out[0] = (limit > 0.0 && norm > limit ? limit / norm : 1.0) / loss_scale;
-    out[1] = norm;
-    out[2] = finite ? 1.0 : 0.0;
-    out[3] = 0.0;
+    make_clip(static_cast<const int64_t*>(args.data[O::sum]),
+              args.has(O::loss_scale) ? floats(args, O::loss_scale) : nullptr, args.scalars->clip,
+              static_cast<double*>(args.data[O::clip]));
 }
 
 void loss_scale(const KernelArgs& args) noexcept {
     using O = LossScaleOperands;
-    constexpr float kScaleMax = 0x1p24F;
-    float* state = floats(args, O::state);
-    const double* clip_4 = static_cast<const double*>(args.data[O::clip]);
-    if (clip_4[2] == 0.0) {
-        state[0] = state[0] > 2.0F ? state[0] * 0.5F : 1.0F;
-        state[1] = 0.0F;
-        return;
-    }
-    state[1] += 1.0F;
-    if (static_cast<double>(state[1]) < args.scalars->loss_scale_window) return;
-    state[0] = state[0] < kScaleMax ? state[0] * 2.0F : kScaleMax;
-    state[1] = 0.0F;
+    make_next_loss_scale(static_cast<const double*>(args.data[O::clip]),
+                         args.scalars->loss_scale_window, floats(args, O::state));
 }
 
 namespace {
-
-struct AdamwRates {
-    float scale;       // of the gradient
-    float keep;        // 1 - lr * decay
-    float beta1_left;  // 1 - beta1
-    float beta2;
-    float beta2_left;
-    float step;          // lr / (1 - beta1^t)
-    float root_inverse;  // 1 / sqrt(1 - beta2^t)
-    float eps;
-};
 
 // One pass, every array read and written once; auto-vectorised. Never inlined: fp32 weights and
 // masters beside fewer bits go through the same instructions and so get the same bits.
@@ -114,24 +82,15 @@ void adamw(const KernelArgs& args) noexcept {
     const int64_t count = elements_of(args.shape[O::w]);
     ASSERT(elements_of(args.shape[O::g]) == count && elements_of(args.shape[O::m]) == count &&
            elements_of(args.shape[O::v]) == count);
-    const StepScalars& s = *args.scalars;
-    const double* clip_4 = static_cast<const double*>(args.data[O::clip]);
-    const bool finite = clip_4[2] != 0.0;
-    const double decay = args.attrs->state.decay != 0 ? s.weight_decay : 0.0;
-    const AdamwRates rates{static_cast<float>(clip_4[0]),
-                           static_cast<float>(1.0 - s.lr * decay),
-                           static_cast<float>(1.0 - s.beta1),
-                           static_cast<float>(s.beta2),
-                           static_cast<float>(1.0 - s.beta2),
-                           static_cast<float>(s.lr / s.bias_correction1),
-                           static_cast<float>(1.0 / __builtin_sqrt(s.bias_correction2)),
-                           static_cast<float>(s.eps)};
+    const AdamwRates rates =
+        adamw_rates(*args.scalars, static_cast<const double*>(args.data[O::clip]),
+                    args.attrs->state.decay != 0);
     float* g = floats(args, O::g);
     float* m = floats(args, O::m);
     float* v = floats(args, O::v);
     run_team(args.threads, [&](int64_t rank, int64_t team) {
         const Range range = split(count, kLanesMax, team, rank);
-        if (!finite) {
+        if (rates.finite == 0) {
             __builtin_memset(g + range.begin, 0,
                              static_cast<size_t>(range.end - range.begin) * sizeof(float));
             return;

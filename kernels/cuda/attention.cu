@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention_plain.h"
 #include "kernels/cuda/attention_tiles.h"
 #include "kernels/cuda/kernel_list.h"
+#include "kernels/cuda/scratch.h"
 
 namespace plumb::cuda {
 
@@ -195,6 +196,7 @@ __global__ void __launch_bounds__(Forward<depth>::kThreads, 1) attend_tiles(Atte
 template <int depth, typename T>
 void attend_depth(const AttentionView<T>& x, void* stream) {
     using F = Forward<depth>;
+    static_assert(F::kSharedBytes <= kBlockSharedMost);
     launch<attend_tiles<depth, T>>(
         {query_blocks(x, F::kQueries), F::kThreads, stream, F::kSharedBytes, depth / F::kColumns},
         x);

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/attention_gradient.h"
 #include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/scratch.h"
 
 namespace plumb::cuda::tiles {
 
@@ -213,6 +214,7 @@ template <int depth, typename T>
 void launch_gradients(const AttentionGradient<T>& g, void* stream) {
     using Q = QueryBlock<depth>;
     using K = KeyBlock<depth>;
+    static_assert(Q::kTilesBytes <= kBlockSharedMost && kKeyBlockBytes<depth> <= kBlockSharedMost);
     launch<dq_tiles<depth, T>>(
         {query_blocks(g.x, Q::kOwn), Q::kThreads, stream, Q::kTilesBytes, depth / Q::kColumns}, g);
     launch<dkv_tiles<depth, T>>(

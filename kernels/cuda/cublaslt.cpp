@@ -147,21 +147,30 @@ void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
         static_cast<cudaStream_t>(stream)));
 }
 
-std::string load_cublaslt() {
-    if (library.handle != nullptr) return "";
+std::string find_cublaslt() {
+    if (library.cublasLtCreate != nullptr) return "";
     const std::string name = "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000);
     void* loaded = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (loaded == nullptr)
         return std::string("cuBLASLt, a part of the CUDA toolkit, cannot be loaded: ") +
                ::dlerror();
-#define PLUMB_FIND(function)                                                                     \
-    library.function = reinterpret_cast<decltype(library.function)>(::dlsym(loaded, #function)); \
-    if (library.function == nullptr) return name + " has no " #function;
+    Library found;
+#define PLUMB_FIND(function)                                                                 \
+    found.function = reinterpret_cast<decltype(found.function)>(::dlsym(loaded, #function)); \
+    if (found.function == nullptr) return name + " has no " #function;
     PLUMB_CUBLASLT_FUNCTIONS(PLUMB_FIND)
 #undef PLUMB_FIND
-    if (library.cublasLtCreate(&library.handle) != CUBLAS_STATUS_SUCCESS)
-        return name + " cannot be used on this GPU";
+    library = found;
     return "";
+}
+
+std::string load_cublaslt() {
+    if (library.handle != nullptr) return "";
+    if (std::string missing = find_cublaslt(); !missing.empty()) return missing;
+    const cublasStatus_t status = library.cublasLtCreate(&library.handle);
+    if (status == CUBLAS_STATUS_SUCCESS) return "";
+    library.handle = nullptr;
+    return "cuBLASLt cannot be used: its status " + std::to_string(status);
 }
 
 long cublaslt_version() noexcept {

@@ -7,8 +7,11 @@
 
 namespace plumb::cuda {
 
-// Loads the library and makes its handle; the products of this process are then computed on the
-// current device. Returns "" or what is missing, in a sentence for the user.
+// Loads the library, and touches no GPU. Returns "" or what is missing, in a sentence for the user.
+std::string find_cublaslt();
+
+// Loads it and makes its handle; the products of this process are then computed on the
+// current device. Returns as find_cublaslt.
 std::string load_cublaslt();
 
 // cuBLASLt's version as it numbers itself, e.g. 130002; 0 before it is loaded.

@@ -1,6 +1,7 @@
 #include "kernels/cuda/kernel_list.h"
 #include "kernels/cuda/master.h"
 #include "kernels/cuda/math.h"
+#include "kernels/optimizer_rules.h"
 
 namespace plumb::cuda {
 
@@ -56,17 +57,7 @@ __global__ void __launch_bounds__(kWarp)
     clip_scale(double* out, const int64_t* sum, const float* loss_scale,
                const StepScalars* scalars) {
     if (threadIdx.x != 0) return;
-    // {low, high} * 2^-80; high < 2^63, each half exact or rounded once.
-    const double low = static_cast<double>(static_cast<uint64_t>(sum[0])) * 0x1p-80;
-    const double high = static_cast<double>(sum[1]) * 0x1p-16;
-    // A power of two: dividing by it is exact.
-    const double scale = loss_scale == nullptr ? 1.0 : static_cast<double>(loss_scale[0]);
-    const double norm = sqrt(high + low) / scale;
-    const double limit = scalars->clip;
-    out[0] = (limit > 0.0 && norm > limit ? limit / norm : 1.0) / scale;
-    out[1] = norm;
-    out[2] = sum[2] == 0 ? 1.0 : 0.0;
-    out[3] = 0.0;
+    make_clip(sum, loss_scale, scalars->clip, out);
 }
 
 void clip(const KernelArgs& args) noexcept {
@@ -79,17 +70,7 @@ void clip(const KernelArgs& args) noexcept {
 
 __global__ void __launch_bounds__(kWarp)
     next_loss_scale(float* state, const double* clip_4, const StepScalars* scalars) {
-    constexpr float kScaleMax = 0x1p24F;
-    if (threadIdx.x != 0) return;
-    if (clip_4[2] == 0.0) {
-        state[0] = state[0] > 2.0F ? state[0] * 0.5F : 1.0F;
-        state[1] = 0.0F;
-        return;
-    }
-    state[1] += 1.0F;
-    if (static_cast<double>(state[1]) < scalars->loss_scale_window) return;
-    state[0] = state[0] < kScaleMax ? state[0] * 2.0F : kScaleMax;
-    state[1] = 0.0F;
+    if (threadIdx.x == 0) make_next_loss_scale(clip_4, scalars->loss_scale_window, state);
 }
 
 void loss_scale(const KernelArgs& args) noexcept {
@@ -97,32 +78,6 @@ void loss_scale(const KernelArgs& args) noexcept {
     ASSERT(args.shape[O::state].elements() == 2 && args.shape[O::clip].elements() == 4);
     launch<next_loss_scale>({1, kWarp, args.stream}, args.at<float>(O::state),
                             static_cast<const double*>(args.at<double>(O::clip)), args.scalars);
-}
-
-struct AdamwRates {
-    float scale;       // of the gradient
-    float keep;        // 1 - lr * decay
-    float beta1_left;  // 1 - beta1
-    float beta2;
-    float beta2_left;
-    float step;          // lr / (1 - beta1^t)
-    float root_inverse;  // 1 / sqrt(1 - beta2^t)
-    float eps;
-    int32_t finite;
-};
-
-__device__ __forceinline__ AdamwRates adamw_rates(const StepScalars& s, const double* clip_4,
-                                                  bool decayed) {
-    const double decay = decayed ? s.weight_decay : 0.0;
-    return {static_cast<float>(clip_4[0]),
-            static_cast<float>(1.0 - s.lr * decay),
-            static_cast<float>(1.0 - s.beta1),
-            static_cast<float>(s.beta2),
-            static_cast<float>(1.0 - s.beta2),
-            static_cast<float>(s.lr / s.bias_correction1),
-            static_cast<float>(1.0 / sqrt(s.bias_correction2)),
-            static_cast<float>(s.eps),
-            clip_4[2] != 0.0 ? 1 : 0};
 }
 
 // What is fused is said, not left to the compiler: fp32 weights and masters beside fewer bits are

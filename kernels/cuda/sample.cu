@@ -31,6 +31,7 @@ struct Shared {
 constexpr int64_t sample_shared_bytes(int threads) {
     return (kDigits * threads + threads + kDigits + kWarp) * 8;
 }
+static_assert(sample_shared_bytes(kThreadsMax) <= kBlockSharedMost);
 
 // One sequence's choice, as on the CPU. Tokens stay in their order: what stays is found by radix
 // selection over the bits of the logits.

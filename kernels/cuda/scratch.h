@@ -14,6 +14,10 @@ constexpr int64_t kGemmWorkspaceAlign = 256;
 constexpr int64_t kGemmWorkspaceUsed = 32 * kMiB;
 constexpr int64_t kGemmWorkspaceBytes = kGemmWorkspaceUsed + kGemmWorkspaceAlign;
 
+// What a kernel may ask for of a block's shared memory. sm_80 has 163 KiB for a block and sm_90 has
+// 227; sm_86 and sm_89 would run sm_80's code, but have 99.
+constexpr int64_t kBlockSharedMost = 137 * kKiB;
+
 // Rows up to which x * w^T streams w through dot products.
 constexpr int64_t kMatmulStreamRows = 8;
 

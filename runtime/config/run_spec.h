@@ -87,6 +87,7 @@ struct MachineSpec {
     std::string device = "cpu";  // "cpu": this machine; or a named record, for planning
     int64_t threads = 0;         // 0: all cores
     int64_t memory = 0;          // bytes the run may use; 0: not limited
+    bool graph = true;           // on a GPU, a step runs as one CUDA graph
 
     bool operator==(const MachineSpec&) const = default;
 };

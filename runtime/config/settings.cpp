@@ -352,6 +352,12 @@ std::vector<Setting> process_settings() {
          "threads of the kernels; 0: all that this process may use"},
         {"run.memory", FIELD(run.run.memory), none, size(0, 4.6e18), "bytes",
          "memory the run may use, as in 8GiB; 0: no limit"},
+        {"run.graph",
+         FIELD(run.run.graph),
+         none,
+         {},
+         "",
+         "on a GPU, a step runs as one CUDA graph; false: kernel by kernel, the same bits"},
     };
 }
 

@@ -27,17 +27,22 @@ double evaluate(Session& session, const DataLoader& loader, int64_t batch_count)
     Executor& executor = session.executor();
     const Phase* phase = session.program().phase(PhaseKind::evaluate);
     const int64_t sequences = session.config().run.batch.micro_batch;
-    double* loss = executor.data<double>(session.program().io.loss);
-    *loss = 0;
+    const TensorId loss = session.program().io.loss;
+    executor.begin_input();
+    executor.clear(loss);
     double weight = 0;
     const auto rows = static_cast<int64_t>(phase->entries.size());
     for (int64_t batch = 0; batch < batch_count; ++batch) {
         if (batch * sequences >= loader.sequence_count()) break;
         const auto row = static_cast<int32_t>(batch % rows);
+        executor.begin_input();
         weight += fill_io_row(session, loader, batch * sequences, row);
+        executor.send_rows(row, 1);
         executor.run(phase->entries[static_cast<size_t>(row)]);
     }
-    return *loss / std::max(weight, 1.0);
+    executor.fetch(loss);
+    executor.wait();
+    return *executor.data<double>(loss) / std::max(weight, 1.0);
 }
 
 }  // namespace plumb

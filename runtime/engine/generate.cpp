@@ -30,6 +30,14 @@ Generator::Generator(Session& session) noexcept
     std::fill_n(draws_B2_, 2 * batch_, 0);
 }
 
+// What a sample reads beside the tokens and positions of its own section.
+void Generator::send_sampling() noexcept {
+    Executor& executor = session_.executor();
+    executor.send(session_.program().io.draws);
+    // Read for the penalty alone.
+    if (executor.scalars().repetition_penalty != 1) executor.send(session_.program().io.seen);
+}
+
 void Generator::see(int64_t sequence, int32_t token) noexcept {
     CHECK(token >= 0 && token < vocabulary_);
     seen_BV_[sequence * vocabulary_ + token] = 1;
@@ -54,14 +62,21 @@ int32_t Generator::start(const int32_t* prompt, int64_t count, const SamplingSet
     int32_t* positions = executor.data<int32_t>(io.prompt_positions);
     *executor.data<int32_t>(io.prompt_sequence) = static_cast<int32_t>(sequence);
     for (int64_t first = 0; first < count; first += chunk_) {
+        executor.begin_input();
         const int64_t valid = count - first < chunk_ ? count - first : chunk_;
         for (int64_t i = 0; i < chunk_; ++i) {
             tokens[i] = i < valid ? prompt[first + i] : 0;
             positions[i] = i < valid ? static_cast<int32_t>(first + i) : -1;
         }
         *executor.data<int32_t>(io.prompt_rows) = static_cast<int32_t>(valid - 1);
+        for (const TensorId id : {io.prompt_tokens, io.prompt_positions, io.prompt_rows,
+                                  io.prompt_sequence, io.scalars})
+            executor.send(id);
+        send_sampling();
         executor.run(phase_->entries[0]);
     }
+    executor.fetch(io.first_token);
+    executor.wait();
     next_positions_[sequence] = static_cast<int32_t>(count);
     take(sequence, *executor.data<int32_t>(io.first_token));
     started_ = true;
@@ -76,7 +91,14 @@ void Generator::take(int64_t sequence, int32_t token) noexcept {
 
 int32_t Generator::next() noexcept {
     for (int64_t n = 0; n < batch_; ++n) CHECK(position(n) < context_);
-    session_.executor().run(phase_->entries[1]);
+    Executor& executor = session_.executor();
+    const IoTensors& io = session_.program().io;
+    executor.begin_input();
+    for (const TensorId id : {io.next_token, io.next_position}) executor.send(id);
+    send_sampling();
+    executor.run(phase_->entries[1]);
+    executor.fetch(io.next_token);
+    executor.wait();
     for (int64_t n = 0; n < batch_; ++n) {
         if (next_positions_[n] < 0) continue;
         ++next_positions_[n];
@@ -95,7 +117,10 @@ const int32_t* Generator::new_tokens(int64_t sequence) const noexcept {
 }
 
 const float* Generator::logits(int64_t sequence) const noexcept {
-    const float* logits_BV = session_.executor().data<float>(session_.program().io.logits);
+    Executor& executor = session_.executor();
+    executor.fetch(session_.program().io.logits);
+    executor.wait();
+    const float* logits_BV = executor.data<float>(session_.program().io.logits);
     return logits_BV + (started_ ? 0 : sequence * vocabulary_);
 }
 

@@ -46,6 +46,7 @@ class Generator {
     const float* logits(int64_t sequence = 0) const noexcept;
 
   private:
+    void send_sampling() noexcept;
     void see(int64_t sequence, int32_t token) noexcept;
     void take(int64_t sequence, int32_t token) noexcept;
 

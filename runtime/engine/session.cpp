@@ -23,6 +23,8 @@ StagingBytes checkpoint_staging(const RunConfig& config) {
     staging.planes = codec.planes;
     staging.stored = codec.stored;
     staging.context = codec.context;
+    // A chunk, and the low halves that complete it.
+    if (is_cuda(device_of(config).isa)) staging.live = 2 * chunk_bytes;
     staging.index =
         planned_index_bytes(records.data(), static_cast<int64_t>(records.size()), chunk_bytes);
     return staging;
@@ -88,12 +90,20 @@ DeviceRecord runnable(const DeviceRecord& device) {
                                 is_cuda(device.isa)
                                     ? std::string("this program was built without CUDA")
                                     : fmt::format("this machine has {}", isa_name(host_isa()))));
-    if (kernel_table(device.isa).on_gpu)
-        throw Error(ExitCode::bad_input,
-                    fmt::format("run.device: {} can be planned for and its kernels are built, but "
-                                "this version does not run on GPUs yet",
-                                device.name));
     return device;
+}
+
+// The GPU that a device is, when it is one.
+std::unique_ptr<Gpu> gpu_of(const DeviceRecord& device) {
+    if (!is_cuda(device.isa)) return nullptr;
+    std::unique_ptr<Gpu> gpu = open_gpu();
+    if (gpu->isa() != device.isa)
+        throw Error(
+            ExitCode::bad_input,
+            fmt::format("run.device: {} is for {}, this machine's {} is {}; \"cuda\" "
+                        "takes what there is",
+                        device.name, isa_name(device.isa), gpu->name(), isa_name(gpu->isa())));
+    return gpu;
 }
 
 }  // namespace
@@ -101,17 +111,31 @@ DeviceRecord runnable(const DeviceRecord& device) {
 Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes)
     : config_(resolved(config)),
       device_(runnable(device_of(config))),
+      gpu_(gpu_of(device_)),
       program_(build_program(config_, program_inputs(config_), purpose)),
       plan_(make_plan(program_, device_, {red_zone_bytes})),
-      arenas_(plan_, config.run.run.memory),
-      executor_(program_, plan_, arenas_, kernel_table(device_.isa), device_.threads) {
+      arenas_(plan_, config.run.run.memory, gpu_.get()),
+      executor_(program_, plan_, arenas_, kernel_table(device_.isa),
+                {device_.threads, config.run.run.graph}) {
+    prepare();
     warm_threads(device_.threads);
+}
+
+// What loops run: a step as a whole, evaluations and generations entry by entry.
+void Session::prepare() {
+    for (const Phase& phase : program_.phases) {
+        const std::span<const Entry> entries = phase.entries;
+        if (phase.kind == PhaseKind::step) executor_.prepare(entries);
+        if (phase.kind != PhaseKind::evaluate && phase.kind != PhaseKind::generate) continue;
+        for (size_t e = 0; e < entries.size(); ++e) executor_.prepare(entries.subspan(e, 1));
+    }
 }
 
 void Session::run_phase(PhaseKind kind) noexcept {
     const Phase* phase = program_.phase(kind);
     CHECK(phase != nullptr);
-    for (const Entry& entry : phase->entries) executor_.run(entry);
+    executor_.run(phase->entries);
+    executor_.finish();
 }
 
 void Session::run_section(SectionKind kind) noexcept {
@@ -119,6 +143,7 @@ void Session::run_section(SectionKind kind) noexcept {
     entry.section = program_.section(kind);
     CHECK(entry.section >= 0);
     executor_.run(entry);
+    executor_.finish();
 }
 
 void Session::seal() {

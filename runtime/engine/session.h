@@ -41,7 +41,7 @@ inline constexpr int64_t kBuildRedZoneBytes = 0;
 
 class Session {
   public:
-    // Throws Error: does_not_fit; bad_input when run.device is not this machine's kind. With red
+    // Throws Error: does_not_fit; bad_input when run.device is not this machine's. With red
     // zones (a multiple of kAlignBytes) dead bytes are poisoned too; results keep their bits.
     Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes = kBuildRedZoneBytes);
     Session(const Session&) = delete;
@@ -54,15 +54,18 @@ class Session {
     Executor& executor() { return executor_; }
     const DeviceRecord& device() const { return device_; }
 
-    // Runs all entries of a phase, and the first section of a kind, but for host ops.
+    // Runs all entries of a phase, and the first section of a kind, but for host ops, to the end.
     void run_phase(PhaseKind kind) noexcept;
     void run_section(SectionKind kind) noexcept;
     // Warms the threads and forbids allocation from here on.
     void seal();
 
   private:
+    void prepare();
+
     RunConfig config_;
     DeviceRecord device_;
+    std::unique_ptr<Gpu> gpu_;  // nullptr: a CPU
     Program program_;
     Plan plan_;
     ArenaSet arenas_;

@@ -132,14 +132,13 @@ StateIo::StateIo(Session& session, const FileLayer& files)
 // The next record's place; nothing for a tensor that the program does not have.
 void StateIo::add_place(UnitId unit, TensorId id, TensorId master) {
     if (id == kNoTensor) return;
-    const Executor& executor = session_.executor();
     const auto record = static_cast<int64_t>(places_.size());
     CHECK(places_.size() < records_.size());
     const TensorRecord& info = records_[places_.size()];
     const std::string_view stream = info.stream;
     const Dtype dtype = tensor_dtype(info);
-    Place place{record, unit, executor.data<uint8_t>(id), nullptr, true, state_key(info)};
-    if (dtype == Dtype::bf16 && master != kNoTensor) place.low = executor.data<uint16_t>(master);
+    Place place{record, unit, id, kNoTensor, true, state_key(info)};
+    if (dtype == Dtype::bf16) place.low = master;
     // Params that masters in other streams make whole, or replace.
     if (dtype == Dtype::f16 || stream == "master_lo") place.in_digest = false;
     places_.push_back(place);
@@ -273,14 +272,28 @@ int64_t StateIo::find_tensor(const CheckpointReader& reader, const char* stream,
     return tensor;
 }
 
+// A whole tensor as the checkpoint has it; to a GPU chunk by chunk, as it was saved.
+void StateIo::read_elements(CheckpointReader& reader, int64_t tensor, TensorId to,
+                            const CodecStaging& staging) {
+    Executor& executor = session_.executor();
+    if (executor.gpu() == nullptr)
+        return reader.read_tensor(tensor, executor.data<char>(to), staging);
+    const TensorRecord& record = reader.tensor(tensor);
+    const int64_t element_bytes = dtype_bytes(tensor_dtype(record));
+    const int64_t chunk_bytes = reader.header().chunk_bytes_max;
+    std::vector<char> chunk(static_cast<size_t>(chunk_bytes));
+    ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / element_bytes);
+    Box box;
+    for (int64_t first = 0; cursor.next(&box, &first);) {
+        reader.read_box(tensor, box, chunk.data(), staging);
+        executor.write(to, first * element_bytes, chunk.data(), box_elements(box) * element_bytes);
+    }
+}
+
 // Weight and master from what the checkpoint has of them, converted where its dtype is another.
 void StateIo::load_weights(CheckpointReader& reader, const Param& param,
                            const CodecStaging& staging) {
-    const auto at = [&](TensorId id) {
-        return id == kNoTensor ? nullptr : session_.executor().data<char>(id);
-    };
     const Dtype dtype = session_.program().tensors[static_cast<size_t>(param.weight)].dtype;
-    const WeightPlace place{dtype, at(param.weight), at(param.master)};
     const auto find = [&](const char* stream) {
         return find_tensor(reader, stream, param.name, param.shape);
     };
@@ -303,22 +316,31 @@ void StateIo::load_weights(CheckpointReader& reader, const Param& param,
     CHECK(dtype_bytes(stored) <= 4);
     CHECK(rest < 0 ||
           tensor_dtype(reader.tensor(rest)) == (stored == Dtype::bf16 ? Dtype::u16 : Dtype::f32));
-    if (stored == dtype && (place.master == nullptr) == (rest < 0)) {
-        reader.read_tensor(weight, place.weight, staging);
-        if (rest >= 0) reader.read_tensor(rest, place.master, staging);
+    if (stored == dtype && (param.master == kNoTensor) == (rest < 0)) {
+        read_elements(reader, weight, param.weight, staging);
+        if (rest >= 0) read_elements(reader, rest, param.master, staging);
         return;
     }
     constexpr int64_t kBlock = int64_t{1} << 20;  // a few chunks, so that few are decoded twice
-    std::vector<uint32_t> block(static_cast<size_t>(kBlock));
+    const bool has_master = param.master != kNoTensor;
+    const int64_t weight_bytes = dtype_bytes(dtype);
+    const int64_t master_bytes = dtype == Dtype::f16 ? 4 : 2;
+    std::vector<uint32_t> block(kBlock), weights(kBlock), masters(has_master ? kBlock : 0);
+    const WeightPlace place{dtype, weights.data(), has_master ? masters.data() : nullptr};
     const bool whole_master = rest >= 0 && stored == Dtype::f16;  // the param adds nothing to it
-    for (const int64_t tensor : {whole_master ? -1 : weight, rest}) {
-        if (tensor < 0) continue;
-        const TensorRecord& record = reader.tensor(tensor);
-        for (int64_t first = 0; first < param.elements(); first += kBlock) {
-            const int64_t count = std::min(kBlock, param.elements() - first);
+    for (int64_t first = 0; first < param.elements(); first += kBlock) {
+        const int64_t count = std::min(kBlock, param.elements() - first);
+        for (const int64_t tensor : {whole_master ? -1 : weight, rest}) {
+            if (tensor < 0) continue;
+            const TensorRecord& record = reader.tensor(tensor);
             reader.read_span(tensor, first, count, block.data(), staging);
-            put_weights(place, first, count, record.stream, tensor_dtype(record), block.data());
+            put_weights(place, 0, count, record.stream, tensor_dtype(record), block.data());
         }
+        Executor& executor = session_.executor();
+        executor.write(param.weight, first * weight_bytes, weights.data(), count * weight_bytes);
+        if (has_master)
+            executor.write(param.master, first * master_bytes, masters.data(),
+                           count * master_bytes);
     }
 }
 
@@ -328,8 +350,15 @@ Hash128 StateIo::digest_of_new_state(const CheckpointReader& reader) const {
     for (const Place& place : places_) {
         const TensorRecord& record = records_[static_cast<size_t>(place.record)];
         if (std::string_view(record.stream) == "state" &&
-            reader.find(record.stream, record.name) < 0)
-            sum = digest_add(sum, digest_span(place, 0, tensor_shape(record).elements()));
+            reader.find(record.stream, record.name) < 0) {
+            // Made by this run, a few numbers.
+            std::vector<uint8_t> bytes(static_cast<size_t>(tensor_shape(record).elements() *
+                                                           dtype_bytes(tensor_dtype(record))));
+            session_.executor().read(place.tensor, 0, bytes.data(),
+                                     static_cast<int64_t>(bytes.size()));
+            sum = digest_add(
+                sum, digest_span(place, 0, tensor_shape(record).elements(), bytes.data(), nullptr));
+        }
     }
     return sum;
 }
@@ -385,7 +414,7 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
             throw Error(ExitCode::bad_input,
                         fmt::format("checkpoint {} has no fp32 {} of {}", reader.path(),
                                     record.stream, record.name));
-        reader.read_tensor(tensor, place.data, staging);
+        read_elements(reader, tensor, place.tensor, staging);
     }
     report->record = reader.record();
     report->digest = reader.header().state_digest;
@@ -402,24 +431,27 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
 
 Hash128 StateIo::digest() noexcept {
     session_.run_section(SectionKind::digest);
-    const auto* words = session_.executor().data<int64_t>(session_.program().io.digest);
+    Executor& executor = session_.executor();
+    executor.fetch(session_.program().io.digest);
+    executor.wait();
+    const auto* words = executor.data<int64_t>(session_.program().io.digest);
     return {static_cast<uint64_t>(words[0]), static_cast<uint64_t>(words[1])};
 }
 
-// What the digest ops make of `count` elements from `first` on.
-Hash128 StateIo::digest_span(const Place& place, int64_t first, int64_t count) const noexcept {
+// What the digest ops make of `count` elements from `first` on, which stand at `data` and `low`.
+Hash128 StateIo::digest_span(const Place& place, int64_t first, int64_t count, const uint8_t* data,
+                             const uint16_t* low) const noexcept {
     if (!place.in_digest) return {};
-    if (place.low != nullptr)
-        return digest_masters(place.digest_key, first,
-                              reinterpret_cast<const uint16_t*>(place.data) + first,
-                              place.low + first, count);
-    return digest_elements(place.digest_key, first,
-                           reinterpret_cast<const uint32_t*>(place.data) + first, count);
+    if (low != nullptr)
+        return digest_masters(place.digest_key, first, reinterpret_cast<const uint16_t*>(data), low,
+                              count);
+    return digest_elements(place.digest_key, first, reinterpret_cast<const uint32_t*>(data), count);
 }
 
 // Chunk by chunk, so that the digest takes what it reads from memory out of a cache for the codec.
-Status StateIo::write_state(CheckpointWriter& writer, SaveProgress& progress,
+Status StateIo::write_state(CheckpointWriter& writer, const ByteSpan& room, SaveProgress& progress,
                             Hash128* digest) noexcept {
+    Executor& executor = session_.executor();
     const int64_t chunk_bytes = session_.config().run.checkpoint.chunk_bytes;
     *digest = {};
     for (const Place& place : places_) {
@@ -429,9 +461,15 @@ Status StateIo::write_state(CheckpointWriter& writer, SaveProgress& progress,
         ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / element_bytes);
         Box box;
         for (int64_t first = 0; cursor.next(&box, &first);) {
-            *digest = digest_add(*digest, digest_span(place, first, box_elements(box)));
-            const Status status =
-                writer.write_box(place.record, box, place.data + first * element_bytes);
+            const int64_t count = box_elements(box);
+            const uint8_t* data = executor.view_for_save(place.tensor, first * element_bytes,
+                                                         count * element_bytes, room.data);
+            const uint16_t* low = nullptr;
+            if (place.low != kNoTensor)
+                low = reinterpret_cast<const uint16_t*>(executor.view_for_save(
+                    place.low, first * 2, count * 2, room.data + chunk_bytes));
+            *digest = digest_add(*digest, digest_span(place, first, count, data, low));
+            const Status status = writer.write_box(place.record, box, data);
             if (!status.ok()) return status;
         }
     }
@@ -458,7 +496,7 @@ Status StateIo::save(const RunRecord& record, SaveReport* report, SaveProgress* 
     SaveProgress& passed = progress == nullptr ? nobody_waits : *progress;
     CheckpointWriter writer(files_);
     Status status = writer.begin(request, memory);
-    if (status.ok()) status = write_state(writer, passed, &report->digest);
+    if (status.ok()) status = write_state(writer, memory.staging.raw, passed, &report->digest);
     passed.end();
     if (status.ok()) status = writer.commit(report->digest);
     report->raw_bytes = writer.raw_bytes();

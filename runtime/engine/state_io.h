@@ -89,12 +89,15 @@ class StateIo {
     struct Place {
         int64_t record;  // index in records_
         UnitId unit;
-        uint8_t* data;
-        const uint16_t* low;  // completes bf16 params to masters
+        TensorId tensor;
+        TensorId low;  // completes bf16 params to masters; kNoTensor: none
         bool in_digest;
         uint64_t digest_key;
     };
-    Hash128 digest_span(const Place& place, int64_t first, int64_t count) const noexcept;
+    Hash128 digest_span(const Place& place, int64_t first, int64_t count, const uint8_t* data,
+                        const uint16_t* low) const noexcept;
+    void read_elements(CheckpointReader& reader, int64_t tensor, TensorId to,
+                       const CodecStaging& staging);
     void add_place(UnitId unit, TensorId id, TensorId master);
     void lock_folder();
     int64_t find_tensor(const CheckpointReader& reader, const char* stream, const std::string& name,
@@ -105,7 +108,8 @@ class StateIo {
     void load_tensors(CheckpointReader& reader, LoadReport* report);
     std::string set_aside(const std::string& path);
     CodecStaging staging(OpKind kind, ByteSpan* index) const;
-    Status write_state(CheckpointWriter& writer, SaveProgress& progress, Hash128* digest) noexcept;
+    Status write_state(CheckpointWriter& writer, const ByteSpan& room, SaveProgress& progress,
+                       Hash128* digest) noexcept;
 
     Session& session_;
     const FileLayer& files_;

@@ -25,58 +25,103 @@ std::string mib(int64_t bytes) {
 
 }  // namespace
 
-ArenaSet::ArenaSet(const Plan& plan, int64_t memory_limit_bytes) {
-    const int64_t needed = plan.total_bytes + plan.outside_bytes;
-    const auto refuse = [&](const char* what, int64_t limit) {
-        throw Error(ExitCode::does_not_fit,
-                    fmt::format("the plan needs {} in arenas and {} outside them; {} is {}",
-                                mib(plan.total_bytes), mib(plan.outside_bytes), what, mib(limit)));
-    };
-    if (memory_limit_bytes > 0 && needed > memory_limit_bytes)
-        refuse("run.memory", memory_limit_bytes);
-    const char* source = nullptr;
-    const int64_t available = available_memory_bytes(&source);
-    if (needed > available) refuse(source, available);
+ArenaSet::ArenaSet(const Plan& plan, int64_t memory_limit_bytes, Gpu* gpu) : gpu_(gpu) {
+    CHECK((gpu != nullptr) == (plan.main == MemorySpace::gpu));
+    check_fits(plan, memory_limit_bytes);
     for (int a = 0; a < kArenaCount; ++a) {
         size_[a] = plan.arena_bytes[a];
         if (size_[a] == 0) continue;
-        // Large arenas start on a huge page; small ones would waste most of it.
-        const bool huge = size_[a] >= kHugePageBytes;
-        const int64_t alignment = huge ? kHugePageBytes : kPageBytes;
-        const int64_t wanted = align_up(size_[a], kPageBytes);
-        const int64_t span = wanted + (huge ? kHugePageBytes : 0);
-        void* raw = mmap(nullptr, static_cast<size_t>(span), PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (raw == MAP_FAILED) {
+        try {
+            if (gpu == nullptr)
+                map_arena(a);
+            else
+                allocate_arena(a, is_shared_with_host(static_cast<Arena>(a)));
+        } catch (const Error&) {
             release();
-            throw Error(ExitCode::does_not_fit, fmt::format("cannot map arena {} of {}: {}",
-                                                            arena_name(static_cast<Arena>(a)),
-                                                            mib(size_[a]), std::strerror(errno)));
-        }
-        const auto address = reinterpret_cast<int64_t>(raw);
-        const int64_t start = align_up(address, alignment);
-        char* base = static_cast<char*>(raw) + (start - address);
-        if (start > address) munmap(raw, static_cast<size_t>(start - address));
-        const int64_t tail = address + span - (start + wanted);
-        if (tail > 0) munmap(base + wanted, static_cast<size_t>(tail));
-        base_[a] = base;
-        mapped_[a] = wanted;
-        // Only whole huge pages are asked for, so that the tail does not take another 2 MiB.
-        if (huge)
-            madvise(base, static_cast<size_t>(wanted / kHugePageBytes * kHugePageBytes),
-                    MADV_HUGEPAGE);
-        if (madvise(base, static_cast<size_t>(wanted), MADV_POPULATE_WRITE) != 0) {
-            if (errno == ENOMEM || errno == EFAULT) {
-                release();
-                throw Error(ExitCode::does_not_fit,
-                            fmt::format("cannot populate arena {} of {}: {}",
-                                        arena_name(static_cast<Arena>(a)), mib(size_[a]),
-                                        std::strerror(errno)));
-            }
-            std::memset(base, 0, static_cast<size_t>(wanted));  // kernels before 5.14
+            throw;
         }
     }
     CHECK(reserved_bytes() == plan.total_bytes);
+}
+
+void ArenaSet::check_fits(const Plan& plan, int64_t memory_limit_bytes) {
+    const auto refuse = [&](MemorySpace space, const char* what, int64_t limit) {
+        int64_t arenas = 0;
+        for (int a = 0; a < kArenaCount; ++a)
+            if (space_of(static_cast<Arena>(a), plan.main) == space) arenas += plan.arena_bytes[a];
+        throw Error(
+            ExitCode::does_not_fit,
+            fmt::format("the plan needs {} in arenas and {} outside them{}; {} is {}", mib(arenas),
+                        mib(plan.space_bytes[static_cast<int>(space)] - arenas),
+                        gpu_ == nullptr             ? ""
+                        : space == MemorySpace::gpu ? fmt::format(" on {}", gpu_->name())
+                                                    : " on the host",
+                        what, mib(limit)));
+    };
+    const int64_t needed = plan.space_bytes[static_cast<int>(plan.main)];
+    if (memory_limit_bytes > 0 && needed > memory_limit_bytes)
+        refuse(plan.main, "run.memory", memory_limit_bytes);
+    const char* source = nullptr;
+    const int64_t available = available_memory_bytes(&source);
+    if (plan.space_bytes[static_cast<int>(MemorySpace::host)] > available)
+        refuse(MemorySpace::host, source, available);
+    if (gpu_ == nullptr) return;
+    // The context exists already: what is free is for the arenas.
+    const GpuMemory memory = gpu_->memory();
+    if (plan.total_bytes - plan.arena_bytes[static_cast<int>(Arena::staging)] > memory.free_bytes)
+        throw Error(
+            ExitCode::does_not_fit,
+            memory_shortage(plan.total_bytes - plan.arena_bytes[static_cast<int>(Arena::staging)],
+                            memory, gpu_->memory_holders(), gpu_->name()));
+}
+
+// Of the host's memory, every page populated.
+void ArenaSet::map_arena(int arena) {
+    const int64_t size = size_[arena];
+    // Large arenas start on a huge page; small ones would waste most of it.
+    const bool huge = size >= kHugePageBytes;
+    const int64_t alignment = huge ? kHugePageBytes : kPageBytes;
+    const int64_t wanted = align_up(size, kPageBytes);
+    const int64_t span = wanted + (huge ? kHugePageBytes : 0);
+    const auto refuse = [&](const char* verb) {
+        throw Error(ExitCode::does_not_fit, fmt::format("cannot {} arena {} of {}: {}", verb,
+                                                        arena_name(static_cast<Arena>(arena)),
+                                                        mib(size), std::strerror(errno)));
+    };
+    void* raw = mmap(nullptr, static_cast<size_t>(span), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED) refuse("map");
+    const auto address = reinterpret_cast<int64_t>(raw);
+    const int64_t start = align_up(address, alignment);
+    char* base = static_cast<char*>(raw) + (start - address);
+    if (start > address) munmap(raw, static_cast<size_t>(start - address));
+    const int64_t tail = address + span - (start + wanted);
+    if (tail > 0) munmap(base + wanted, static_cast<size_t>(tail));
+    base_[arena] = host_base_[arena] = base;
+    mapped_[arena] = wanted;
+    // Only whole huge pages are asked for, so that the tail does not take another 2 MiB.
+    if (huge)
+        madvise(base, static_cast<size_t>(wanted / kHugePageBytes * kHugePageBytes), MADV_HUGEPAGE);
+    if (madvise(base, static_cast<size_t>(wanted), MADV_POPULATE_WRITE) == 0) return;
+    if (errno == ENOMEM || errno == EFAULT) refuse("populate");
+    std::memset(base, 0, static_cast<size_t>(wanted));  // kernels before 5.14
+}
+
+void ArenaSet::allocate_arena(int arena, bool copied) {
+    const auto taken = [&](void* memory, const char* where) {
+        if (memory == nullptr)
+            throw Error(ExitCode::does_not_fit, fmt::format("cannot allocate arena {} of {} {}",
+                                                            arena_name(static_cast<Arena>(arena)),
+                                                            mib(size_[arena]), where));
+        return static_cast<char*>(memory);
+    };
+    const bool on_host = space_of(static_cast<Arena>(arena), MemorySpace::gpu) == MemorySpace::host;
+    if (!on_host) base_[arena] = taken(gpu_->allocate(size_[arena]), "on the GPU");
+    if (on_host || copied)
+        host_base_[arena] = taken(gpu_->allocate_host(size_[arena]), "in pinned memory");
+    if (!on_host) return;
+    base_[arena] = host_base_[arena];
+    mapped_[arena] = size_[arena];
 }
 
 ArenaSet::~ArenaSet() {
@@ -85,8 +130,13 @@ ArenaSet::~ArenaSet() {
 
 void ArenaSet::release() noexcept {
     for (int a = 0; a < kArenaCount; ++a) {
-        if (base_[a] != nullptr) munmap(base_[a], static_cast<size_t>(mapped_[a]));
-        base_[a] = nullptr;
+        if (gpu_ == nullptr) {
+            if (base_[a] != nullptr) munmap(base_[a], static_cast<size_t>(mapped_[a]));
+        } else {
+            if (base_[a] != nullptr && base_[a] != host_base_[a]) gpu_->release(base_[a]);
+            if (host_base_[a] != nullptr) gpu_->release_host(host_base_[a]);
+        }
+        base_[a] = host_base_[a] = nullptr;
     }
 }
 

@@ -54,19 +54,35 @@ std::vector<BoundOp> bind_ops(const Program& program, const Plan& plan,
     return bound;
 }
 
-BaseTable base_table(const Plan& plan, const ArenaSet& arenas, const Entry& entry) noexcept {
+namespace {
+
+template <typename BaseOf>
+BaseTable make_base_table(const Plan& plan, const Entry& entry, const BaseOf& base_of) noexcept {
     BaseTable table;
-    for (int a = 0; a < kArenaCount; ++a) table.base[a] = arenas.base(static_cast<Arena>(a));
+    for (int a = 0; a < kArenaCount; ++a) table.base[a] = base_of(static_cast<Arena>(a));
+    const auto behind = [](char* base, int64_t bytes) {
+        return base == nullptr ? nullptr : base + bytes;
+    };
     table.base[kSlotBase] = nullptr;
     for (int c = 1; c < kSlotClassCount; ++c) {
         const SlotPool& pool = plan.pool[c];
         CHECK(pool.slot_count == 0 || entry.slot[c] < pool.slot_count);
         table.base[kSlotBase + c] =
-            arenas.base(Arena::stash) + pool.offset_bytes + entry.slot[c] * pool.slot_bytes;
+            behind(base_of(Arena::stash), pool.offset_bytes + entry.slot[c] * pool.slot_bytes);
     }
-    table.base[kIoRowBase] =
-        arenas.base(Arena::io) + plan.io_row_offset_bytes + entry.micro_batch * plan.io_row_bytes;
+    table.base[kIoRowBase] = behind(
+        base_of(Arena::io), plan.io_row_offset_bytes + entry.micro_batch * plan.io_row_bytes);
     return table;
+}
+
+}  // namespace
+
+BaseTable base_table(const Plan& plan, const ArenaSet& arenas, const Entry& entry) noexcept {
+    return make_base_table(plan, entry, [&](Arena arena) { return arenas.base(arena); });
+}
+
+BaseTable host_base_table(const Plan& plan, const ArenaSet& arenas, const Entry& entry) noexcept {
+    return make_base_table(plan, entry, [&](Arena arena) { return arenas.host_base(arena); });
 }
 
 }  // namespace plumb

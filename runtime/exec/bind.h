@@ -44,7 +44,8 @@ BoundOperand bind_tensor(const Program& program, const Plan& plan, TensorId id);
 // All ops in program order; ops of the host lane have no kernel.
 std::vector<BoundOp> bind_ops(const Program& program, const Plan& plan, const KernelTable& kernels);
 
-// Bases of a schedule entry.
+// Bases of a schedule entry, as kernels find them; and as the host does, nullptr where it does not.
 BaseTable base_table(const Plan& plan, const ArenaSet& arenas, const Entry& entry) noexcept;
+BaseTable host_base_table(const Plan& plan, const ArenaSet& arenas, const Entry& entry) noexcept;
 
 }  // namespace plumb

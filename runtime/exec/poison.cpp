@@ -24,11 +24,13 @@ std::vector<TensorId> roots_of(const Program& program, const Op& op) {
 }  // namespace
 
 Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
-    : zone_bytes_(plan.red_zone_bytes), program_(program) {
+    : zone_bytes_(plan.red_zone_bytes), program_(program), gpu_(arenas.gpu()) {
+    if (gpu_ != nullptr) {
+        zone_copy_ = gpu_->allocate_host(zone_bytes_);
+        CHECK_NOTE(zone_copy_ != nullptr, "no pinned memory for a red zone");
+    }
     for (const Arena arena : {Arena::stash, Arena::scratch, Arena::staging, Arena::kv_cache})
-        if (arenas.size_bytes(arena) > 0)
-            std::memset(arenas.base(arena), kPattern,
-                        static_cast<size_t>(arenas.size_bytes(arena)));
+        if (arenas.size_bytes(arena) > 0) fill(arenas.base(arena), arenas.size_bytes(arena));
     std::vector<int32_t> last(program.tensors.size(), -1);
     for (size_t i = 0; i < program.ops.size(); ++i)
         for (const TensorId id : roots_of(program, program.ops[i]))
@@ -55,10 +57,29 @@ Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
             Entry entry;
             entry.micro_batch = m;
             char* data = static_cast<char*>(base_table(plan, arenas, entry).at(place));
-            std::memset(data + align_up(tensor.size_bytes, kAlignBytes), kPattern,
-                        static_cast<size_t>(zone_bytes_));
+            fill(data + align_up(tensor.size_bytes, kAlignBytes), zone_bytes_);
         }
     }
+    if (gpu_ != nullptr) gpu_->host_wait(GpuLane::compute);
+}
+
+Poison::~Poison() {
+    if (gpu_ != nullptr) gpu_->release_host(zone_copy_);
+}
+
+void Poison::fill(void* data, int64_t size_bytes) const noexcept {
+    if (gpu_ != nullptr)
+        gpu_->fill(data, kPattern, size_bytes, GpuLane::compute);
+    else
+        std::memset(data, kPattern, static_cast<size_t>(size_bytes));
+}
+
+// The zone at `data` for the host to read.
+const unsigned char* Poison::zone(const char* data) const noexcept {
+    if (gpu_ == nullptr) return reinterpret_cast<const unsigned char*>(data);
+    gpu_->copy_to_host(zone_copy_, data, zone_bytes_, GpuLane::compute);
+    gpu_->host_wait(GpuLane::compute);
+    return static_cast<const unsigned char*>(zone_copy_);
 }
 
 void Poison::after(int32_t op_index, const BaseTable& table) const noexcept {
@@ -67,15 +88,13 @@ void Poison::after(int32_t op_index, const BaseTable& table) const noexcept {
     for (size_t g = begin; g < end; ++g) {
         const Guard& guard = guards_[g];
         const char* data = static_cast<const char*>(table.at(guard.place));
-        const char* zone = data + align_up(guard.size_bytes, kAlignBytes);
+        const unsigned char* bytes = zone(data + align_up(guard.size_bytes, kAlignBytes));
         for (int64_t i = 0; i < zone_bytes_; ++i)
-            CHECK_NOTE(static_cast<unsigned char>(zone[i]) == kPattern,
+            CHECK_NOTE(bytes[i] == kPattern,
                        program_.tensors[static_cast<size_t>(guard.tensor)].name.c_str());
     }
     for (size_t g = begin; g < end; ++g)
-        if (guards_[g].dies)
-            std::memset(table.at(guards_[g].place), kPattern,
-                        static_cast<size_t>(guards_[g].size_bytes));
+        if (guards_[g].dies) fill(table.at(guards_[g].place), guards_[g].size_bytes);
 }
 
 }  // namespace plumb

@@ -26,7 +26,7 @@ thread_local int32_t t_library = -1;
 }  // namespace
 
 const char* library_name(Library library) noexcept {
-    static constexpr const char* kNames[] = {"libc", "openmp", "terminal"};
+    static constexpr const char* kNames[] = {"libc", "openmp", "terminal", "cuda"};
     static_assert(std::size(kNames) == kLibraryCount);
     return kNames[static_cast<int>(library)];
 }

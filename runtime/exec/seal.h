@@ -1,6 +1,6 @@
 // After seal(), memory comes only from the arenas: a malloc-family call on one of our threads
 // outside a LibraryScope aborts with its size; inside one it is counted for the library named. The
-// C library, MPI and others may allocate for themselves, and their rows of the plan say so.
+// C library, MPI, CUDA and others may allocate for themselves, and their rows of the plan say so.
 // Sanitizer builds keep their own allocator: there nothing is enforced (seal_is_enforced()).
 // Path: hot.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace plumb {
 
-enum class Library : uint8_t { libc, openmp, terminal, count };
+enum class Library : uint8_t { libc, openmp, terminal, cuda, count };
 
 struct AllocationCounts {
     int64_t calls[static_cast<int>(Library::count)] = {};

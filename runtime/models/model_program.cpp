@@ -222,7 +222,7 @@ class Recorder {
 
     void record_save() {
         const SectionId section = b_.begin_section(SectionKind::save, "save");
-        record_codec(OpKind::checkpoint_write, 0, inputs_.staging.index);
+        record_codec(OpKind::checkpoint_write, inputs_.staging.live, inputs_.staging.index);
         b_.end_section();
         add_phase(PhaseKind::save, {entry(section)});
     }

@@ -21,6 +21,7 @@ struct StagingBytes {
     int64_t stored = 0;
     int64_t context = 0;
     int64_t index = 0;  // all chunk records of a save
+    int64_t live = 0;   // what a save copies from a GPU before it encodes it
 };
 
 // The value dtype of a program. Settings must be resolved (runtime/engine/session.h).

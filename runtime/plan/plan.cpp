@@ -291,8 +291,15 @@ Plan make_plan(const Program& program, const DeviceRecord& device, const PlanOpt
         int64_t& sum = plan.space_bytes[static_cast<int>(space)];
         sum = checked_add(sum, bytes, "total with outside");
     };
-    for (int a = 0; a < kArenaCount; ++a)
-        add(space_of(static_cast<Arena>(a), device.isa), plan.arena_bytes[a]);
+    for (int a = 0; a < kArenaCount; ++a) {
+        const auto arena = static_cast<Arena>(a);
+        add(space_of(arena, plan.main), plan.arena_bytes[a]);
+        if (plan.main == MemorySpace::gpu && is_shared_with_host(arena))
+            plan.host_copy_bytes += plan.arena_bytes[a];
+    }
+    if (plan.host_copy_bytes > 0)
+        plan.outside.push_back(
+            {"the host's copy of io and state", plan.host_copy_bytes, "reserved"});
     for (const OutsideRow& row : plan.outside) {
         plan.outside_bytes = checked_add(plan.outside_bytes, row.bytes, "outside");
         add(row.space, row.bytes);

@@ -46,7 +46,8 @@ struct PhasePlan {
 };
 
 // Where bytes lie. A run on a CPU has all of them on the host; one on a GPU has the codec's staging
-// and its process there, beside the GPU's memory, which is what has to suffice.
+// and its process there, and a copy of the arenas through which host and program speak, beside the
+// GPU's memory, which is what has to suffice.
 enum class MemorySpace : uint8_t { host, gpu, count };
 inline constexpr int kMemorySpaceCount = static_cast<int>(MemorySpace::count);
 const char* space_name(MemorySpace space);
@@ -54,8 +55,12 @@ const char* space_name(MemorySpace space);
 constexpr MemorySpace main_space(Isa isa) {
     return is_cuda(isa) ? MemorySpace::gpu : MemorySpace::host;
 }
-constexpr MemorySpace space_of(Arena arena, Isa isa) {
-    return arena == Arena::staging ? MemorySpace::host : main_space(isa);
+constexpr MemorySpace space_of(Arena arena, MemorySpace main) {
+    return arena == Arena::staging ? MemorySpace::host : main;
+}
+// Arenas that the host reads and writes: those of a GPU have a copy of equal size on the host.
+constexpr bool is_shared_with_host(Arena arena) {
+    return arena == Arena::io || arena == Arena::state;
 }
 
 // Memory that is not ours to place: libraries, stacks, code. `source` says how bytes were obtained.
@@ -77,6 +82,7 @@ struct Plan {
     std::vector<OutsideRow> outside;
     int64_t total_bytes = 0;  // sum of the arenas
     int64_t outside_bytes = 0;
+    int64_t host_copy_bytes = 0;  // of a GPU's shared arenas
     MemorySpace main = MemorySpace::host;
     int64_t space_bytes[kMemorySpaceCount] = {};  // arenas and outside, where they lie
     // No placement can need less: highest sum of live bytes with every tensor live only from its

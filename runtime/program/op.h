@@ -193,18 +193,18 @@ struct FoldOperands {
 struct GradNormOperands {
     enum : int { sum, g, count };
 };
-// clip_4 f64 = {scale, norm, finite (1 or 0), 0}: norm = sqrt(sum * 2^-80) / loss_scale_2[0];
-// scale = min(1, scalars.clip / norm) / loss_scale_2[0] (1 / loss scale when clip <= 0). The loss
-// scale is 1 when absent. Inputs sum_4 i64, loss_scale (optional).
+// clip_4 f64 = {scale, norm, finite (1 or 0), steps not finite so far}: norm = sqrt(sum * 2^-80) /
+// loss_scale_2[0]; scale = min(1, scalars.clip / norm) / loss_scale_2[0] (1 / loss scale when clip
+// <= 0). The loss scale is 1 when absent. Updates clip_4. Inputs sum_4 i64, loss_scale (optional).
 struct ClipOperands {
     enum : int { clip, sum, loss_scale, count };
 };
 // AdamW with decoupled weight decay (Loshchilov & Hutter 2019) over a flat piece; PyTorch's order
 // of operations: w *= 1 - lr*decay; m, v moments of g*scale; w -= lr/(1-beta1^t) * m /
-// (sqrt(v)/sqrt(1-beta2^t) + eps). Always sets g to zero; changes nothing else when
-// clip.finite == 0. Updates w, master, g, m, v (same flat shape). Inputs clip_4 f64.
-// The weight that is updated is the fp32 master. f32: w itself, no master. bf16: the pair of w and
-// master u16 (split_master in dtype.h). f16: master f32, of which w is the rounding.
+// (sqrt(v)/sqrt(1-beta2^t) + eps); t counts the steps that were not skipped. Always sets g to zero;
+// changes nothing else when clip.finite == 0. Updates w, master, g, m, v (same flat shape). Inputs
+// clip_4 f64. The weight that is updated is the fp32 master. f32: w itself, no master. bf16: the
+// pair of w and master u16 (split_master in dtype.h). f16: master f32, of which w is the rounding.
 // The master gets the same bits whatever the value dtype. One that w cannot hold (0x1.ffp127 and
 // more in bf16, 65520 and more in f16) makes w infinite and stays exact itself: it is not clamped,
 // which would hide that training diverged, but makes the next steps non-finite, and those are
@@ -233,8 +233,8 @@ struct DigestOperands {
     enum : int { digest, t, low, count };
 };
 // Host ops, run by the engine between executor runs; here so that their staging is planned: raw
-// chunk (reading only), byte planes, stored chunk, codec context, chunk index (writing only).
-// Updates all of them.
+// chunk (reading; writing what lies on a GPU), byte planes, stored chunk, codec context, chunk
+// index (writing only). Updates all of them.
 struct CheckpointOperands {
     enum : int { raw, planes, stored, context, index, count };
 };
@@ -316,9 +316,14 @@ struct StepScalars {
     double beta2;
     double eps;
     double weight_decay;
-    double clip;                // maximum global norm; <= 0: no clipping
-    double bias_correction1;    // 1 - beta1^t
-    double bias_correction2;    // 1 - beta2^t
+    double clip;              // maximum global norm; <= 0: no clipping
+    double bias_correction1;  // 1 - beta1^t
+    double bias_correction2;  // 1 - beta2^t
+    // A host that is one step ahead of a GPU does not know yet whether the step before is skipped:
+    // when more than these were (clip_4[3]), the corrections are the other two.
+    double skipped_steps;
+    double bias_correction1_skipped;
+    double bias_correction2_skipped;
     double inverse_weight_sum;  // 1 / sum of loss weights over the whole step
     double loss_scale_window;   // finite steps after which the loss scale doubles
     // Of sampling; what they mean stands at SampleOperands.

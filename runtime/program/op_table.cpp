@@ -147,7 +147,7 @@ const OpRow kRows[] = {
      {upd("sum", kI64), in("g")},
      check_grad_norm, nullptr, nullptr},
     {OpKind::clip, "clip", ClipOperands::count,
-     {out("clip", kF64), in("sum", kI64), maybe_in("loss_scale")},
+     {upd("clip", kF64), in("sum", kI64), maybe_in("loss_scale")},
      check_clip, nullptr, nullptr},
     {OpKind::adamw, "adamw", AdamwOperands::count,
      {vupd("w"), maybe_master("master", Access::update), upd("g"), upd("m"), upd("v"),

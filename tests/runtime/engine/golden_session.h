@@ -44,12 +44,18 @@ inline RunConfig golden_config(const Golden& golden, const GoldenRun& run) {
 }
 
 inline void put_golden(Session& session, const Param& param, const std::vector<float>& w) {
-    const auto at = [&](TensorId id) {
-        return id == kNoTensor ? nullptr : session.executor().data<char>(id);
+    const auto bytes = [&](TensorId id) {
+        return id == kNoTensor ? int64_t{0}
+                               : session.program().tensors[static_cast<size_t>(id)].size_bytes;
     };
+    std::vector<char> weight(static_cast<size_t>(bytes(param.weight)));
+    std::vector<char> master(static_cast<size_t>(bytes(param.master)));
     const Dtype dtype = session.program().tensors[static_cast<size_t>(param.weight)].dtype;
-    put_weights({dtype, at(param.weight), at(param.master)}, 0, param.elements(), "param",
-                Dtype::f32, w.data());
+    put_weights({dtype, weight.data(), master.empty() ? nullptr : master.data()}, 0,
+                param.elements(), "param", Dtype::f32, w.data());
+    session.executor().write(param.weight, 0, weight.data(), bytes(param.weight));
+    if (!master.empty())
+        session.executor().write(param.master, 0, master.data(), bytes(param.master));
 }
 
 inline void set_golden_weights(Session& session) {
@@ -65,7 +71,8 @@ inline void set_golden_weights(Session& session) {
 
 // Fills the io rows of a step as scripts/make_goldens.py defines it.
 inline void fill_golden_step(Session& session, const Golden& golden, int64_t step) {
-    const Executor& executor = session.executor();
+    Executor& executor = session.executor();
+    executor.begin_input();
     const IoTensors& io = session.program().io;
     const int64_t length = golden.training.sequence_length;
     const int64_t sequences = golden.training.sequences;
@@ -84,6 +91,7 @@ inline void fill_golden_step(Session& session, const Golden& golden, int64_t ste
             }
         }
     }
+    executor.send_rows(0, session.program().micro_batch_count);
 }
 
 inline void set_golden_scalars(Session& session, const Golden& golden, int64_t step) {
@@ -97,10 +105,13 @@ inline void set_golden_scalars(Session& session, const Golden& golden, int64_t s
     scalars.clip = t.clip;
     scalars.bias_correction1 = 1 - std::pow(t.beta1, static_cast<double>(step + 1));
     scalars.bias_correction2 = 1 - std::pow(t.beta2, static_cast<double>(step + 1));
+    scalars.bias_correction1_skipped = scalars.bias_correction1;
+    scalars.bias_correction2_skipped = scalars.bias_correction2;
     scalars.inverse_weight_sum =
         1.0 / static_cast<double>(session.config().run.batch.step_tokens());
     scalars.loss_scale_window = static_cast<double>(session.config().run.train.loss_scale_window);
-    *session.executor().data<double>(session.program().io.loss) = 0;
+    session.executor().send(session.program().io.scalars);
+    session.executor().clear(session.program().io.loss);
 }
 
 struct StepResult {
@@ -111,12 +122,14 @@ struct StepResult {
 inline StepResult run_golden_step(Session& session, const Golden& golden, int64_t step) {
     fill_golden_step(session, golden, step);
     set_golden_scalars(session, golden, step);
-    for (const Entry& entry : session.program().phase(PhaseKind::step)->entries)
-        session.executor().run(entry);
+    Executor& executor = session.executor();
+    executor.run(session.program().phase(PhaseKind::step)->entries);
     const IoTensors& io = session.program().io;
-    return {
-        *session.executor().data<double>(io.loss) * session.executor().scalars().inverse_weight_sum,
-        session.executor().data<double>(io.clip)[1]};
+    executor.fetch(io.loss);
+    executor.fetch(io.clip);
+    executor.wait();
+    return {*executor.data<double>(io.loss) * executor.scalars().inverse_weight_sum,
+            executor.data<double>(io.clip)[1]};
 }
 
 }  // namespace plumb
