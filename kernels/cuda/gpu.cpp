@@ -57,10 +57,7 @@ std::string holders() {
 
 // Makes CUDA's context, the first thing that takes memory of the GPU.
 void start_cuda(const GpuProbe& probe) {
-    // Threads that wait sleep; host_wait looks for itself before.
-    cudaError_t status =
-        cudaInitDevice(kDevice, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid);
-    if (status == cudaSuccess) status = cudaSetDevice(kDevice);
+    const cudaError_t status = cudaSetDevice(kDevice);
     std::string problem = status == cudaSuccess ? load_cublaslt() : cudaGetErrorString(status);
     if (problem.empty()) return;
     forget_error();
@@ -69,21 +66,11 @@ void start_cuda(const GpuProbe& probe) {
                 fmt::format("run.device: CUDA cannot start on {}: {}", probe.name, problem));
 }
 
-// Waits for a stream or an event. A thread that sleeps wakes up tens of microseconds late, which a
-// decoded token of a small model (less than a millisecond) would feel and a training step (a
-// hundred and more) does not, whose wait would keep a core busy that loads data or compresses a
-// checkpoint. So it looks for a while and sleeps then.
-template <auto query, auto sleep, typename On>
-void wait_for(On on, std::chrono::microseconds looking) noexcept {
-    const auto end = std::chrono::steady_clock::now() + looking;
-    cudaError_t status = query(on);
-    while (status == cudaErrorNotReady && std::chrono::steady_clock::now() < end)
-        status = query(on);
-    forget_error();  // "not ready" is kept as one
-    if (status == cudaErrorNotReady) status = sleep(on);
-    CUDA_CHECK(status);
-}
-constexpr std::chrono::microseconds kLooking{10'000};
+// A thread that sleeps wakes up tens of microseconds late, which a decoded token of a small model
+// (less than a millisecond) would feel and a training step (a hundred and more) does not, whose
+// wait would keep a core busy that loads data or compresses a checkpoint. So who waits for an event
+// looks for so long, and sleeps then.
+constexpr std::chrono::milliseconds kLooking{10};
 
 class CudaGpu final : public Gpu {
   public:
@@ -157,14 +144,18 @@ class CudaGpu final : public Gpu {
     void wait(GpuLane lane, GpuEvent event) noexcept override {
         CUDA_CHECK(cudaStreamWaitEvent(on(lane), of(event), 0));
     }
-    // The saving thread has time: it does not look, which would take turns with the step's calls.
+    // The saving thread has time: it sleeps, and does not take turns with the step's calls.
     void host_wait(GpuEvent event) noexcept override {
-        wait_for<cudaEventQuery, cudaEventSynchronize>(
-            of(event), event == GpuEvent::saved ? std::chrono::microseconds{0} : kLooking);
+        using Clock = std::chrono::steady_clock;
+        const auto end = Clock::now() + kLooking;
+        cudaError_t status = cudaErrorNotReady;
+        while (event != GpuEvent::saved && status == cudaErrorNotReady && Clock::now() < end)
+            status = cudaEventQuery(of(event));
+        forget_error();  // "not ready" is kept as one
+        if (status == cudaErrorNotReady) status = cudaEventSynchronize(of(event));
+        CUDA_CHECK(status);
     }
-    void host_wait(GpuLane lane) noexcept override {
-        wait_for<cudaStreamQuery, cudaStreamSynchronize>(on(lane), kLooking);
-    }
+    void host_wait(GpuLane lane) noexcept override { CUDA_CHECK(cudaStreamSynchronize(on(lane))); }
 
     // Relaxed: cuBLASLt loads a kernel of its own when it uses it first, which may be here.
     void begin_capture(GpuLane lane) noexcept override {

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "formats/checkpoint_writer.h"
+#include "kernels/gpu.h"
 #include "runtime/base/error.h"
 #include "runtime/engine/resume_config.h"
 #include "runtime/engine/state_records.h"
@@ -30,14 +31,30 @@ StagingBytes checkpoint_staging(const RunConfig& config) {
     return staging;
 }
 
+namespace {
+
+// The record of this machine's GPU.
+std::string gpu_record() {
+    try {
+        return std::string("cuda-") + isa_name(usable_isa(probe_gpu()));
+    } catch (const Error& error) {
+        throw Error(error.code(), std::string(error.what()) +
+                                      "; to plan for a GPU on a machine without one, name it: "
+                                      "cuda-sm80 or cuda-sm90");
+    }
+}
+
+}  // namespace
+
 DeviceRecord device_of(const RunConfig& config) {
     const MachineSpec& machine = config.run.run;
     const int32_t threads =
         machine.threads > 0 ? static_cast<int32_t>(machine.threads) : usable_cpus();
     if (machine.device == "cpu") return host_device(threads);
+    const std::string name = machine.device == "cuda" ? gpu_record() : machine.device;
     DeviceRecord record;
-    if (named_device(machine.device.c_str(), threads, &record)) return record;
-    std::string known = "cpu";
+    if (named_device(name.c_str(), threads, &record)) return record;
+    std::string known = "cpu, cuda";
     for (int i = 0; device_name(i) != nullptr; ++i)
         known += std::string(device_name(i + 1) == nullptr ? " and " : ", ") + device_name(i);
     throw Error(ExitCode::bad_input,

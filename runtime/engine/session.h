@@ -13,8 +13,9 @@ namespace plumb {
 // Bytes of the checkpoint codec's staging for this model and chunk size.
 StagingBytes checkpoint_staging(const RunConfig& config);
 
-// The device that run.device names: this machine for "cpu", otherwise a fixed record. Throws Error
-// for an unknown name.
+// The device that run.device names: this machine for "cpu", the record of its GPU for "cuda",
+// otherwise a fixed record. Throws Error for an unknown name and for "cuda" where no GPU can be
+// used.
 DeviceRecord device_of(const RunConfig& config);
 
 // Settles what a configuration leaves to the device: train.dtype = auto is bf16 where the device

@@ -49,7 +49,7 @@ TEST(Executor, EntriesChooseTheirIoRow) {
         const Small small;
         const Plan plan = make_plan(small.program, small.device, {zone});
         const ArenaSet arenas(plan, 0);
-        Executor executor(small.program, plan, arenas, kernel_table(host_isa()), 1);
+        Executor executor(small.program, plan, arenas, kernel_table(host_isa()), {});
         std::memset(executor.data<float>(small.total), 0, 5 * sizeof(float));
         for (int m = 0; m < 3; ++m)
             for (int i = 0; i < 5; ++i)
@@ -124,7 +124,7 @@ TEST(PoisonDeathTest, AWritePastTheEndIsCaughtRightAfterTheOp) {
     const ArenaSet arenas(plan, 0);
     KernelTable table = kernel_table(host_isa());
     table.kernel[static_cast<size_t>(OpKind::zero)][0] = writes_past_its_end;
-    Executor executor(small.program, plan, arenas, table, 1);
+    Executor executor(small.program, plan, arenas, table, {});
     EXPECT_DEATH(executor.run(small.program.phases[0].entries[0]), "kPattern a");
 }
 
@@ -136,7 +136,7 @@ TEST(Poison, WhatNobodyWroteIsNan) {
     const ArenaSet arenas(plan, 0);
     KernelTable table = kernel_table(host_isa());
     table.kernel[static_cast<size_t>(OpKind::zero)][0] = does_nothing;
-    Executor executor(small.program, plan, arenas, table, 1);
+    Executor executor(small.program, plan, arenas, table, {});
     for (int run = 0; run < 2; ++run) {
         for (int i = 0; i < 5; ++i) {
             executor.data<float>(small.total)[i] = 0;

@@ -234,6 +234,9 @@ TEST(PlumbPlan, ListingShowsEveryOpWithAddresses) {
         EXPECT_NE(outcome.output.find(part), std::string::npos) << part;
 }
 
+// A GPU of the machine is not shown to the program.
+constexpr const char* kNoGpu = "export CUDA_VISIBLE_DEVICES=";
+
 TEST(PlumbPlan, BadInput) {
     const std::pair<const char*, const char*> cases[] = {
         {"", "NAME|FILE"},
@@ -243,12 +246,14 @@ TEST(PlumbPlan, BadInput) {
         {"tiny --batch.micro_batch=0", "batch.micro_batch"},
         {"tiny --batch.micro_bach=1", "batch.micro_batch"},
         {"tiny --run.device=abacus",
-         "unknown device \"abacus\"; known are cpu, cpu-portable, cpu-avx2, cpu-avx512, "
-         "cpu-avx512_bf16, cuda-sm80 and cuda-sm90"},
+         "unknown device \"abacus\"; known are cpu, cuda, cpu-portable, cpu-avx2, "
+         "cpu-avx512, cpu-avx512_bf16, cuda-sm80 and cuda-sm90"},
+        {"tiny --run.device=cuda",
+         "; to plan for a GPU on a machine without one, name it: cuda-sm80 or cuda-sm90\n"},
         {"tiny --json --listing", "--listing"},
     };
     for (const auto& [arguments, part] : cases) {
-        const Outcome outcome = run_plan(std::string(arguments) + " 2>&1 >/dev/null");
+        const Outcome outcome = run_plan(std::string(arguments) + " 2>&1 >/dev/null", kNoGpu);
         EXPECT_EQ(outcome.code, 2) << arguments;
         EXPECT_EQ(outcome.output.rfind("error: ", 0), 0u) << outcome.output;
         EXPECT_NE(outcome.output.find(part), std::string::npos) << outcome.output;

@@ -1,0 +1,34 @@
+// Whether run.device = "cuda" works in this test: on a real GPU (preset cuda), on the emulated one,
+// or not at all. And how to choose the order of whatever may happen in any order, where that can be
+// chosen.
+// Path: cold.
+#pragma once
+
+#include "kernels/gpu.h"
+#include "runtime/base/error.h"
+#ifdef PLUMB_CUDA_EMULATION
+#include <cuda_emulation.h>
+#endif
+
+namespace plumb::testing::gpu {
+
+inline bool is_there() {
+    try {
+        usable_isa(probe_gpu());
+        return true;
+    } catch (const Error&) {
+        return false;
+    }
+}
+
+#ifdef PLUMB_CUDA_EMULATION
+inline constexpr bool kEmulated = true;
+inline void set_reversed(bool reversed) {
+    cuda::emulation::set_reversed(reversed);
+}
+#else
+inline constexpr bool kEmulated = false;
+inline void set_reversed(bool) {}
+#endif
+
+}  // namespace plumb::testing::gpu
