@@ -421,7 +421,7 @@ void run_generate(const Options& options) {
     // Where both outputs are one file or terminal, the report begins a line of its own.
     if (stream.line_open()) write_all(STDERR_FILENO, "\n", 1);
     print_summary(request, summary, loop.texts(), spec.context);
-    print_closing_report(STDERR_FILENO, session.plan(), peak, allocation_counts());
+    print_closing_report(STDERR_FILENO, session, peak, allocation_counts());
 }
 
 void run_perplexity(const Options& options) {
@@ -467,7 +467,7 @@ void run_perplexity(const Options& options) {
                     fmt::format("cannot write to standard output: {}", std::strerror(errno)));
     print_line(STDERR_FILENO, "time: {:.1f} s, {}", score.seconds,
                rate_text(score.predicted_tokens, score.seconds));
-    print_closing_report(STDERR_FILENO, session.plan(), peak, allocation_counts());
+    print_closing_report(STDERR_FILENO, session, peak, allocation_counts());
 }
 
 int run(int argc, char** argv) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <string_view>
+
 #include "kernels/cuda/scratch.h"
 #include "runtime/base/error.h"
 
@@ -84,6 +86,25 @@ Isa usable_isa(const GpuProbe& probe) {
 std::unique_ptr<Gpu> open_gpu() {
     usable_isa(probe_gpu());
     return cuda::open();
+}
+
+double gpu_peak_flops(const char* name, Dtype dtype) noexcept {
+    struct Peak {
+        std::string_view name;  // or its beginning; the first that fits counts
+        double half;            // bf16 and fp16, dense: without sparsity
+        double fp32;
+    };
+    // NVIDIA's data sheets of the A100 (2021), H100 (2023) and H200 (2024).
+    static constexpr Peak kPeaks[] = {
+        {"NVIDIA A100", 312e12, 19.5e12},   {"NVIDIA H200 NVL", 835e12, 60e12},
+        {"NVIDIA H200", 989e12, 67e12},     {"NVIDIA H100 PCIe", 756e12, 51e12},
+        {"NVIDIA H100 NVL", 835e12, 60e12}, {"NVIDIA H100 80GB HBM3", 989e12, 67e12},
+        {"NVIDIA GH200", 989e12, 67e12},
+    };
+    for (const Peak& peak : kPeaks)
+        if (std::string_view(name).starts_with(peak.name))
+            return dtype == Dtype::f32 ? peak.fp32 : peak.half;
+    return 0;
 }
 
 std::string memory_shortage(int64_t needed_bytes, const GpuMemory& memory,

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/base/dtype.h"
 #include "runtime/program/kernel_traits.h"
 
 namespace plumb {
@@ -37,6 +38,14 @@ struct GpuMemory {
     int64_t total_bytes = 0;
 };
 
+// How the algorithms of a GPU's matrix products were chosen since Gpu::use_products.
+struct GpuProducts {
+    std::string table;     // of all, for a later use_products; empty before the first
+    int64_t taken = 0;     // products whose algorithm was in the table given
+    int64_t tuned = 0;     // whose was measured
+    double tuning_ms = 0;  // the time that took
+};
+
 class Gpu {
   public:
     using Graph = int32_t;
@@ -60,6 +69,13 @@ class Gpu {
     // Cold. Between these, kernels of the calling thread make what they need and launch nothing.
     virtual void begin_preparing() noexcept = 0;
     virtual void end_preparing() noexcept = 0;
+
+    // Cold. From here on the algorithm of a matrix product that is prepared comes from a table of
+    // an earlier run; of one that is not in it, the fastest is found by running it on its operands,
+    // which must still be zeros, results too. Before, cuBLASLt's first proposal is taken. Returns
+    // "" or why the table, which may be empty, cannot be used; then all are measured.
+    virtual std::string use_products(const std::string& table) = 0;
+    virtual GpuProducts products() = 0;
 
     // What KernelArgs::stream takes.
     virtual void* stream(GpuLane lane) noexcept = 0;
@@ -105,6 +121,10 @@ Isa usable_isa(const GpuProbe& probe);
 // Cold. Throws Error as usable_isa does, and where CUDA cannot start: does_not_fit when what is
 // free of the GPU's memory is too little for CUDA itself.
 std::unique_ptr<Gpu> open_gpu();
+
+// Cold. Dense peak flop/s of a GPU on values of a dtype (16-bit ones with sums in fp32, fp32
+// without tensor cores), by its name, from its maker's data sheet; 0 when it is not in the table.
+double gpu_peak_flops(const char* name, Dtype dtype) noexcept;
 
 // Cold. Why so many bytes cannot be had of the GPU `name`, and who holds the others, for an Error
 // (does_not_fit).

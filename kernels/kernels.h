@@ -22,6 +22,7 @@ struct KernelArgs {
     int32_t micro_batch;
     int32_t threads;         // size of the OpenMP team to use; CPU only
     void* stream = nullptr;  // cudaStream_t to launch on; CUDA only
+    bool tf32 = false;       // products of f32 may round their factors to tf32; CUDA only
 
     template <typename T>
     T* at(int operand) const {

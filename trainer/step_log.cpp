@@ -168,13 +168,18 @@ void StepLog::step(const StepLine& line) noexcept {
     left_s_ = line.left_s;
     const bool due = line.step % log_every_ == 0 || line.step == first_step_ + 1 ||
                      line.step == last_step_ || line.skipped_now;
+    char share_of_peak[32] = "";
+    if (std::isfinite(line.mfu))
+        *fmt::format_to_n(share_of_peak, sizeof share_of_peak - 1, "{:.1f}% of peak  ",
+                          100 * line.mfu)
+             .out = '\0';
     if (due)
         say("step {:>{}}/{}  {} tok  loss {:.4f}  norm {:.3g}  lr {:.2e}  {:.{}f} ms  {} tok/s  "
-            "{:.1f}% of peak  eta {}",
+            "{}eta {}",
             line.step, digit_count(last_step_), last_step_,
             short_count(static_cast<double>(line.tokens)).text, loss_,
             without_sign_of_nan(line.grad_norm), line.lr, line.step_ms, line.step_ms < 100 ? 1 : 0,
-            short_count(line.tokens_per_s).text, 100 * line.mfu, short_time(line.left_s).text);
+            short_count(line.tokens_per_s).text, share_of_peak, short_time(line.left_s).text);
     if (line.skipped_now)
         say("  skipped: the gradients of step {} are not finite; nothing was changed ({} skipped "
             "so far)",

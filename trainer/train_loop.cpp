@@ -238,7 +238,7 @@ void TrainLoop::finish_step() noexcept {
     line.lr = step.lr;
     line.step_ms = seconds * 1e3;
     line.tokens_per_s = static_cast<double>(batch.step_tokens()) / seconds;
-    line.mfu = step_flops_ / seconds / parts_.peak_flops;
+    line.mfu = parts_.peak_flops > 0 ? step_flops_ / seconds / parts_.peak_flops : std::nan("");
     line.skipped = record_.skipped_steps;
     line.skipped_now = !finite;
     line.loss_scale = record_.loss_scale;

@@ -32,7 +32,7 @@ struct TrainParts {
     StepLog& log;
     StopRequest& stop;
     PeakMemory& peak_memory;
-    double peak_flops;  // measured at the start; mfu is over it
+    double peak_flops;  // mfu is over it; 0: not known
 };
 
 enum class TrainEnd : uint8_t { finished, stopped, not_finite };

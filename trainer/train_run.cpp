@@ -95,10 +95,31 @@ void say_plan(const Session& session) {
                 fmt::format("{}{} {}", arenas.empty() ? "" : ", ",
                             arena_name(static_cast<Arena>(a)), human_bytes(plan.arena_bytes[a]));
     const DeviceRecord& device = session.device();
+    const int64_t host_bytes = plan.space_bytes[static_cast<int>(MemorySpace::host)];
+    if (Gpu* gpu = session.gpu()) {
+        say("{} ({}); plan {}", gpu->name(), isa_name(device.isa), to_hex(plan.digest));
+        say("memory: {} in arenas ({}); with what lies outside them {} on the GPU and {} on the "
+            "host",
+            human_bytes(plan.total_bytes), arenas,
+            human_bytes(plan.space_bytes[static_cast<int>(MemorySpace::gpu)]),
+            human_bytes(host_bytes));
+        return;
+    }
     say("{} ({}), {} thread{}; plan {}", device.name, isa_name(device.isa), device.threads,
         device.threads == 1 ? "" : "s", to_hex(plan.digest));
     say("memory: {} in arenas ({}) and {} outside them", human_bytes(plan.total_bytes), arenas,
         human_bytes(plan.outside_bytes));
+}
+
+void say_peak(const Session& session, double peak_flops) {
+    const char* dtype = value_dtype_name(program_dtype(session.config(), Purpose::train));
+    if (session.gpu() == nullptr)
+        say("peak of this machine, measured now: {:.1f} Gflop/s {}", peak_flops / 1e9, dtype);
+    else if (peak_flops > 0)
+        say("peak of {}, from its data sheet: {:.1f} Tflop/s {}", session.gpu()->name(),
+            peak_flops / 1e12, dtype);
+    else
+        say("the peak of {} is not known: no share of it is shown", session.gpu()->name());
 }
 
 // Sequences were counted in the length of their time. When that has changed, the tokens seen say
@@ -188,11 +209,8 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     peak_memory.sample();
     if (is_complete(config, record)) return static_cast<int>(ExitCode::ok);
     state.remove_unfinished();
-    const DeviceRecord& device = session.device();
-    const Dtype dtype = program_dtype(config, Purpose::train);
-    const double peak_flops = measure_peak_flops(device.isa, device.threads, dtype);
-    say("peak of this machine, measured now: {:.1f} Gflop/s {}", peak_flops / 1e9,
-        value_dtype_name(dtype));
+    const double peak_flops = session.peak_flops(Purpose::train);
+    say_peak(session, peak_flops);
     std::optional<TextSampler> sampler;
     if (data.valid() != nullptr && TextSampler::possible(config, *data.valid_tokens()))
         sampler.emplace(session, *data.valid_tokens());
@@ -212,7 +230,7 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     const TrainResult result = loop.run();
     unseal();
     log.ended(loop.record().step, peak_memory);
-    print_closing_report(STDOUT_FILENO, session.plan(), peak_memory, allocation_counts());
+    print_closing_report(STDOUT_FILENO, session, peak_memory, allocation_counts());
     return exit_code(result, loop.record().step);
 }
 

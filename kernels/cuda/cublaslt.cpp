@@ -3,24 +3,30 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_choices.h"
 #include "kernels/cuda/prepare.h"
-#include "kernels/cuda/product_key.h"
 #include "kernels/cuda/scratch.h"
 
 namespace plumb::cuda {
 
 namespace {
 
-#define PLUMB_CUBLASLT_FUNCTIONS(of)                                                    \
-    of(cublasLtCreate) of(cublasLtGetVersion) of(cublasLtMatmulDescCreate)              \
-        of(cublasLtMatmulDescSetAttribute) of(cublasLtMatrixLayoutCreate)               \
-            of(cublasLtMatmulPreferenceCreate) of(cublasLtMatmulPreferenceSetAttribute) \
-                of(cublasLtMatmulPreferenceDestroy) of(cublasLtMatmulAlgoGetHeuristic)  \
-                    of(cublasLtMatmul)
+#define PLUMB_CUBLASLT_FUNCTIONS(of)                                                     \
+    of(cublasLtCreate) of(cublasLtGetVersion) of(cublasLtMatmulDescCreate)               \
+        of(cublasLtMatmulDescSetAttribute) of(cublasLtMatrixLayoutCreate)                \
+            of(cublasLtMatmulPreferenceCreate) of(cublasLtMatmulPreferenceSetAttribute)  \
+                of(cublasLtMatmulPreferenceDestroy) of(cublasLtMatmulAlgoGetHeuristic)   \
+                    of(cublasLtMatmulAlgoCheck) of(cublasLtMatmulAlgoConfigGetAttribute) \
+                        of(cublasLtMatmul)
 
 struct Library {
 #define PLUMB_DECLARE(name) decltype(&::name) name = nullptr;
@@ -38,16 +44,18 @@ void check_status(cublasStatus_t status, const char* call) {
     check_failed(__FILE__, __LINE__, call, note);
 }
 
+using Algorithm = cublasLtMatmulAlgo_t;
+
 struct Product {
-    ProductKey key;
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t a, b, c;
-    cublasLtMatmulAlgo_t algorithm;
+    Algorithm algorithm;
 };
 
-constexpr int kProductsMax = 1024;
-Product products[kProductsMax];
-int product_count = 0;
+ProductIndex product_index;
+Product products[kProductsMax];  // by number
+
+GemmChoices choices;
 
 cudaDataType_t data_type(Dtype dtype) {
     return dtype == Dtype::f32 ? CUDA_R_32F : dtype == Dtype::bf16 ? CUDA_R_16BF : CUDA_R_16F;
@@ -67,48 +75,180 @@ cublasLtMatrixLayout_t layout(Dtype dtype, int64_t rows, int64_t columns, int64_
     return made;
 }
 
-// The first of cuBLASLt's own choices without atomic sums.
-cublasLtMatmulAlgo_t choose_algorithm(const Product& product) {
+// Without atomic sums: parts of a sum meet in fp32, not in the result's dtype, and not in c itself.
+constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+
+// cuBLASLt's own choices, the one it expects most of first; returns how many, at most `most`.
+int find_candidates(const Product& product, const ProductKey& key, int most,
+                    cublasLtMatmulHeuristicResult_t* candidates) {
     cublasLtMatmulPreference_t preference = nullptr;
     CUBLASLT_CHECK(library.cublasLtMatmulPreferenceCreate(&preference));
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
         CUBLASLT_CHECK(library.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value,
                                                                     sizeof value));
     };
+    const auto align = [&](cublasLtMatmulPreferenceAttributes_t attribute, uint32_t bytes) {
+        prefer(attribute, bytes);
+    };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kGemmWorkspaceUsed));
-    // Parts of a sum meet in fp32: not in the result's dtype, and not in c itself.
-    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, product.key.b_align);
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, product.key.a_align);
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, product.key.add_align);
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, product.key.c_align);
-    cublasLtMatmulHeuristicResult_t best;
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, kReductions);
+    align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.b_align);
+    align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.a_align);
+    align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+          key.add_align != 0 ? key.add_align : key.c_align);
+    align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.c_align);
     int found = 0;
-    CUBLASLT_CHECK(library.cublasLtMatmulAlgoGetHeuristic(library.handle, product.operation,
-                                                          product.a, product.b, product.c,
-                                                          product.c, preference, 1, &best, &found));
-    if (found != 1 || best.state != CUBLAS_STATUS_SUCCESS) {
-        const ProductKey& key = product.key;
-        char note[160];
-        std::snprintf(note, sizeof note,
-                      "cuBLASLt has no algorithm for m %lld n %lld k %lld, %s to %s",
-                      static_cast<long long>(key.m), static_cast<long long>(key.n),
-                      static_cast<long long>(key.k), dtype_name(key.in), dtype_name(key.out));
-        check_failed(__FILE__, __LINE__, "cublasLtMatmulAlgoGetHeuristic", note);
-    }
+    CUBLASLT_CHECK(library.cublasLtMatmulAlgoGetHeuristic(
+        library.handle, product.operation, product.a, product.b, product.c, product.c, preference,
+        most, candidates, &found));
     CUBLASLT_CHECK(library.cublasLtMatmulPreferenceDestroy(preference));
-    return best.algo;
+    const auto failed = [](const auto& c) { return c.state != CUBLAS_STATUS_SUCCESS; };
+    return static_cast<int>(std::remove_if(candidates, candidates + found, failed) - candidates);
+}
+
+[[noreturn]] void no_algorithm(const ProductKey& key) {
+    char note[160];
+    std::snprintf(note, sizeof note, "cuBLASLt has no algorithm for m %lld n %lld k %lld, %s to %s",
+                  static_cast<long long>(key.m), static_cast<long long>(key.n),
+                  static_cast<long long>(key.k), dtype_name(key.in), dtype_name(key.out));
+    check_failed(__FILE__, __LINE__, "cublasLtMatmulAlgoGetHeuristic", note);
+}
+
+void* aligned_workspace(void* workspace) {
+    return reinterpret_cast<void*>(
+        align_up(reinterpret_cast<int64_t>(workspace), kGemmWorkspaceAlign));
+}
+
+cublasStatus_t multiply(const Product& product, const Algorithm& algorithm, const Gemm& g,
+                        void* workspace, void* stream) {
+    const float one = 1, old = g.add != nullptr ? 1 : 0;
+    return library.cublasLtMatmul(
+        library.handle, product.operation, &one, g.b.data, product.a, g.a.data, product.b, &old,
+        g.add != nullptr ? g.add : g.c, product.c, g.c, product.c, &algorithm,
+        aligned_workspace(workspace), static_cast<size_t>(kGemmWorkspaceUsed),
+        static_cast<cudaStream_t>(stream));
+}
+
+// Times launches on a stream.
+class Stopwatch {
+  public:
+    explicit Stopwatch(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {
+        CUDA_CHECK(cudaEventCreate(&begin_));
+        CUDA_CHECK(cudaEventCreate(&end_));
+    }
+    ~Stopwatch() {
+        CUDA_CHECK(cudaEventDestroy(begin_));
+        CUDA_CHECK(cudaEventDestroy(end_));
+    }
+    Stopwatch(const Stopwatch&) = delete;
+    Stopwatch& operator=(const Stopwatch&) = delete;
+
+    void start() { CUDA_CHECK(cudaEventRecord(begin_, stream_)); }
+    float stop_us() {
+        float ms = 0;
+        CUDA_CHECK(cudaEventRecord(end_, stream_));
+        CUDA_CHECK(cudaEventSynchronize(end_));
+        CUDA_CHECK(cudaEventElapsedTime(&ms, begin_, end_));
+        return ms * 1000;
+    }
+
+  private:
+    cudaStream_t stream_;
+    cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+// The median time of a candidate: at most kRuns of them, one that alone takes longer than all may.
+// Before each the workspace is cleared. That leaves it as it was found, takes the operands out of
+// the cache where it is small, and keeps the GPU busy until the host has sent the product:
+// otherwise the time of a short one would be the host's.
+constexpr int kRuns = 9;
+constexpr float kCandidateUs = 30000.0F / kGemmCandidates;
+
+float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+              void* stream) {
+    Stopwatch watch(stream);
+    float run_us[kRuns], spent_us = 0;
+    int runs = 0;
+    // The first loads the algorithm's code and does not count.
+    for (int run = -1; run < kRuns && spent_us < kCandidateUs; ++run) {
+        CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
+                                   static_cast<size_t>(kGemmWorkspaceUsed),
+                                   static_cast<cudaStream_t>(stream)));
+        watch.start();
+        if (multiply(product, algorithm, g, workspace, stream) != CUBLAS_STATUS_SUCCESS)
+            return std::numeric_limits<float>::infinity();
+        const float us = watch.stop_us();
+        if (run < 0) continue;
+        spent_us += us;
+        run_us[runs++] = us;
+    }
+    std::nth_element(run_us, run_us + runs / 2, run_us + runs);
+    return run_us[runs / 2];
+}
+
+// The fastest of cuBLASLt's choices on the very operands. All memory of the GPU is zeros while ops
+// are bound, also what is added: products of zeros leave it so. Zeros heat a GPU less than values
+// do; it is the order of the candidates that counts.
+Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, void* workspace,
+               void* stream) {
+    const auto start = std::chrono::steady_clock::now();
+    cublasLtMatmulHeuristicResult_t candidates[kGemmCandidates];
+    const int found = find_candidates(product, key, kGemmCandidates, candidates);
+    if (found == 0) no_algorithm(key);
+    CUDA_CHECK(cudaDeviceSynchronize());  // memory may still be being cleared
+    float us[kGemmCandidates];
+    for (int i = 0; i < found; ++i)
+        us[i] = time_of(product, candidates[i].algo, g, workspace, stream);
+    CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
+                               static_cast<size_t>(kGemmWorkspaceUsed),
+                               static_cast<cudaStream_t>(stream)));
+    CUDA_CHECK(cudaDeviceSynchronize());
+    const int best = choose_candidate(us, found);
+    if (us[best] == std::numeric_limits<float>::infinity()) no_algorithm(key);
+    GemmEntry entry{key, std::llround(static_cast<double>(us[best]) * 1000), found, {}};
+    entry.algorithm = std::bit_cast<decltype(entry.algorithm)>(candidates[best].algo);
+    choices.add_tuned(
+        entry, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+                   .count());
+    return candidates[best].algo;
+}
+
+// Whether this library takes an algorithm that an earlier run chose, within what is allowed.
+bool is_usable(const Product& product, const Algorithm& algorithm) {
+    uint32_t reduction = 0;
+    if (library.cublasLtMatmulAlgoConfigGetAttribute(
+            &algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof reduction,
+            nullptr) != CUBLAS_STATUS_SUCCESS ||
+        (reduction & ~kReductions) != 0)
+        return false;
+    cublasLtMatmulHeuristicResult_t result = {};
+    return library.cublasLtMatmulAlgoCheck(library.handle, product.operation, product.a, product.b,
+                                           product.c, product.c, &algorithm,
+                                           &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= static_cast<size_t>(kGemmWorkspaceUsed);
+}
+
+Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
+                           void* workspace, void* stream) {
+    if (!choices.in_use()) {
+        cublasLtMatmulHeuristicResult_t first;
+        if (find_candidates(product, key, 1, &first) == 0) no_algorithm(key);
+        return first.algo;
+    }
+    const GemmEntry* given = choices.given(key);
+    if (given == nullptr || !is_usable(product, std::bit_cast<Algorithm>(given->algorithm)))
+        return tune(product, key, g, workspace, stream);
+    choices.take(*given);
+    return std::bit_cast<Algorithm>(given->algorithm);
 }
 
 // cuBLASLt's matrices stand in columns: it computes the transpose, c_NM = b_NK a_KM, of which our
 // rows are the columns.
-const Product& make_product(const Gemm& g) {
-    CHECK_NOTE(product_count < kProductsMax, "more kinds of products than there is room for");
-    Product& product = products[product_count++];
-    product.key = key_of(g);
-    CUBLASLT_CHECK(
-        library.cublasLtMatmulDescCreate(&product.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+Product make_product(const ProductKey& key, const Gemm& g, void* workspace, void* stream) {
+    Product product = {};
+    CUBLASLT_CHECK(library.cublasLtMatmulDescCreate(
+        &product.operation, key.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+        CUDA_R_32F));
     const cublasOperation_t as_is = CUBLAS_OP_N, turned = CUBLAS_OP_T;
     set(product.operation, CUBLASLT_MATMUL_DESC_TRANSA, g.b.transposed ? as_is : turned);
     set(product.operation, CUBLASLT_MATMUL_DESC_TRANSB, g.a.transposed ? turned : as_is);
@@ -120,31 +260,43 @@ const Product& make_product(const Gemm& g) {
     product.a = layout(g.in, g.b.transposed ? g.n : g.k, g.b.transposed ? g.k : g.n, g.b.stride);
     product.b = layout(g.in, g.a.transposed ? g.m : g.k, g.a.transposed ? g.k : g.m, g.a.stride);
     product.c = layout(g.out, g.n, g.m, g.c_stride);
-    product.algorithm = choose_algorithm(product);
+    product.algorithm = choose_algorithm(product, key, g, workspace, stream);
     return product;
 }
 
-const Product& product_of(const Gemm& g) {
+const Product& product_of(const Gemm& g, void* workspace, void* stream) {
     const ProductKey key = key_of(g);
-    for (int p = 0; p < product_count; ++p)
-        if (is_same(products[p].key, key)) return products[p];
+    const int known = product_index.find(key);
+    if (known >= 0) return products[known];
     CHECK_NOTE(is_preparing(), "a product that was not prepared when its op was bound");
-    return make_product(g);
+    const int number = product_index.add(key);
+    products[number] = make_product(key, g, workspace, stream);
+    return products[number];
+}
+
+GemmHeading machine_heading() {
+    int device = 0;
+    cudaDeviceProp properties;
+    CUDA_CHECK(cudaGetDevice(&device));
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+    return {properties.name, cublaslt_version(), kGemmWorkspaceUsed};
 }
 
 }  // namespace
 
 void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
-    const Product& product = product_of(g);
+    const Product& product = product_of(g, workspace, stream);
     if (is_preparing()) return;
     if (g.bias != nullptr) set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
-    const auto start = align_up(reinterpret_cast<int64_t>(workspace), kGemmWorkspaceAlign);
-    const float one = 1, old = g.add != nullptr ? 1 : 0;
-    CUBLASLT_CHECK(library.cublasLtMatmul(
-        library.handle, product.operation, &one, g.b.data, product.a, g.a.data, product.b, &old,
-        g.add != nullptr ? g.add : g.c, product.c, g.c, product.c, &product.algorithm,
-        reinterpret_cast<void*>(start), static_cast<size_t>(kGemmWorkspaceUsed),
-        static_cast<cudaStream_t>(stream)));
+    CUBLASLT_CHECK(multiply(product, product.algorithm, g, workspace, stream));
+}
+
+std::string use_products(const std::string& table) {
+    return choices.use(machine_heading(), table);
+}
+
+GpuProducts products_in_use() {
+    return choices.products();
 }
 
 std::string find_cublaslt() {

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "kernels/gpu.h"
+
 namespace plumb::cuda {
 
 // Loads the library, and touches no GPU. Returns "" or what is missing, in a sentence for the user.
@@ -16,5 +18,9 @@ std::string load_cublaslt();
 
 // cuBLASLt's version as it numbers itself, e.g. 130002; 0 before it is loaded.
 long cublaslt_version() noexcept;
+
+// Gpu::use_products and Gpu::products, after load_cublaslt.
+std::string use_products(const std::string& table);
+GpuProducts products_in_use();
 
 }  // namespace plumb::cuda

@@ -29,6 +29,7 @@ struct Gemm {
     int64_t c_stride;
     const void* add = nullptr;   // laid out as c, may be c itself; nullptr: none
     const void* bias = nullptr;  // n values; nullptr: none
+    bool tf32 = false;           // factors of f32 are rounded to tf32 (10 bits of mantissa)
 };
 
 // Puts the product on a stream. The workspace has kGemmWorkspaceBytes (scratch.h).

@@ -121,6 +121,10 @@ class CudaGpu final : public Gpu {
 
     void begin_preparing() noexcept override { preparing_.emplace(); }
     void end_preparing() noexcept override { preparing_.reset(); }
+    std::string use_products(const std::string& table) override {
+        return cuda::use_products(table);
+    }
+    GpuProducts products() override { return products_in_use(); }
 
     void* stream(GpuLane lane) noexcept override { return on(lane); }
 

@@ -135,7 +135,10 @@ void chunk_gradients(const LossOperands<T>& o, const KernelArgs& args, int64_t a
           {o.w, o.hidden, true},
           kDtype,
           o.dx + at * o.hidden,
-          o.hidden},
+          o.hidden,
+          nullptr,
+          nullptr,
+          args.tf32},
          args.scratch, args.stream);
     if (o.dw == nullptr) return;
     gemm({vocabulary,
@@ -147,7 +150,9 @@ void chunk_gradients(const LossOperands<T>& o, const KernelArgs& args, int64_t a
           Dtype::f32,
           o.dw,
           o.hidden,
-          o.dw},
+          o.dw,
+          nullptr,
+          args.tf32},
          args.scratch, args.stream);
 }
 
@@ -166,7 +171,10 @@ void loss_in_chunks(const LossOperands<T>& o, const KernelArgs& args) {
               {o.w, o.hidden, false},
               Dtype::f32,
               o.rows.logits,
-              logits_stride(o.rows.size)},
+              logits_stride(o.rows.size),
+              nullptr,
+              nullptr,
+              args.tf32},
              args.scratch, args.stream);
         LossRows rows = o.rows;
         rows.targets += at;

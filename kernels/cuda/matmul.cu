@@ -156,6 +156,7 @@ void matmul_into(const KernelArgs& args) {
            e.y,
            outputs};
     g.bias = bias_for_product<T, C>(args, e.bias, outputs);
+    g.tf32 = args.tf32;
     if (!gelu) {
         g.add = e.residual;
         gemm(g, args.scratch, args.stream);
@@ -195,6 +196,7 @@ void matmul_dx(const KernelArgs& args) noexcept {
            args.at<T>(O::dx),
            inputs};
     if (args.attrs->matmul.accumulate != 0) g.add = g.c;
+    g.tf32 = args.tf32;
     gemm(g, args.scratch, args.stream);
 }
 
@@ -241,6 +243,7 @@ void matmul_dw(const KernelArgs& args) noexcept {
                args.at<float>(O::dw),
                inputs};
         g.add = g.c;
+        g.tf32 = args.tf32;
         gemm(g, args.scratch, args.stream);
     }
     if (!args.has(O::dbias)) return;

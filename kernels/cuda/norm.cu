@@ -250,8 +250,10 @@ __device__ __forceinline__ void store_partial(float* to, const float (&sum)[kHel
 
 // A block's rows, one at a time for each group of threads: a warp where a row fits its registers,
 // else the block. The gradients of gamma and beta stay in registers until the last row.
+// Where a block has the row, it may have all registers of a multiprocessor: the compilers of CUDA
+// 12.4 to 12.6 would spill one to fit two blocks.
 template <typename T, int kHeld, bool kByWarp, bool kLayer>
-__global__ void __launch_bounds__(kByWarp ? kWarpsThreads : kBlockThreads)
+__global__ void __launch_bounds__(kByWarp ? kWarpsThreads : kBlockThreads, kByWarp ? 0 : 1)
     norm_backward_rows(NormBackward<T> a) {
     auto* shared = reinterpret_cast<float*>(block_shared());
     const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);

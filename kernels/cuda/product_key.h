@@ -1,54 +1,51 @@
-// What makes two matrix products the same to whoever prepared one: all but their addresses, of
-// which only the alignments count. No two prepared products are equal in it; the search is by its
-// bytes. Shared by cuBLASLt's products and those of the emulated GPU, so that tests see what would
-// not have been prepared. Path: hot.
+// What of a matrix product decides how it is computed: all but its addresses, of which only the
+// alignments count. Products that are equal in it share a descriptor and an algorithm; it is also
+// what a table of algorithms is keyed by (gemm_table.h). Plain C++, so that it is tested without a
+// GPU.
+// Path: hot.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
+#include <compare>
 
 #include "kernels/cuda/gemm.h"
 
 namespace plumb::cuda {
 
+inline constexpr int kProductsMax = 1024;
+inline constexpr int kAlignMax = 256;
+
 struct ProductKey {
     int64_t m, n, k, a_stride, b_stride, c_stride;
-    uint32_t a_align, b_align, c_align, add_align, bias_align;
+    // The largest power of two up to kAlignMax on which each starts: what an algorithm may rely on.
+    uint16_t a_align, b_align, c_align;
+    uint16_t add_align, bias_align;  // 0: there is none
     Dtype in, out;
-    bool a_transposed, b_transposed, adds, biased;
+    bool a_transposed, b_transposed;
+    bool tf32;  // factors are f32 and rounded to tf32
+
+    auto operator<=>(const ProductKey&) const = default;
 };
 
-// The largest power of two up to 256 on which an address starts: what an algorithm may rely on.
-inline uint32_t alignment_of(const void* data) noexcept {
-    const auto address = reinterpret_cast<uintptr_t>(data) | 256;
-    return static_cast<uint32_t>(address & (~address + 1));
-}
+ProductKey key_of(const Gemm& g) noexcept;
 
-inline ProductKey key_of(const Gemm& g) noexcept {
-    ProductKey key;
-    std::memset(&key, 0, sizeof key);  // compared with its padding
-    key.m = g.m;
-    key.n = g.n;
-    key.k = g.k;
-    key.a_stride = g.a.stride;
-    key.b_stride = g.b.stride;
-    key.c_stride = g.c_stride;
-    key.a_align = alignment_of(g.a.data);
-    key.b_align = alignment_of(g.b.data);
-    key.c_align = alignment_of(g.c);
-    key.add_align = alignment_of(g.add != nullptr ? g.add : g.c);
-    key.bias_align = alignment_of(g.bias);
-    key.in = g.in;
-    key.out = g.out;
-    key.a_transposed = g.a.transposed;
-    key.b_transposed = g.b.transposed;
-    key.adds = g.add != nullptr;
-    key.biased = g.bias != nullptr;
-    return key;
-}
+// Products numbered in the order in which they were added, found by their key in constant time: it
+// happens at every launch that is not in a graph.
+class ProductIndex {
+  public:
+    int count() const noexcept { return count_; }
+    const ProductKey& key(int number) const noexcept { return key_[number]; }
+    int find(const ProductKey& key) const noexcept;  // -1 when it is not there
+    // Returns its number. It must not be there yet, and count() be below kProductsMax.
+    int add(const ProductKey& key) noexcept;
 
-inline bool is_same(const ProductKey& a, const ProductKey& b) noexcept {
-    return std::memcmp(&a, &b, sizeof a) == 0;
-}
+  private:
+    // Open addressing, at most half full: the number + 1, or 0 where nothing is.
+    static constexpr int kSlots = 2 * kProductsMax;
+    int slot_of(const ProductKey& key) const noexcept;
+
+    ProductKey key_[kProductsMax] = {};
+    int16_t slot_[kSlots] = {};
+    int count_ = 0;
+};
 
 }  // namespace plumb::cuda

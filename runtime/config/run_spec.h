@@ -88,6 +88,7 @@ struct MachineSpec {
     int64_t threads = 0;         // 0: all cores
     int64_t memory = 0;          // bytes the run may use; 0: not limited
     bool graph = true;           // on a GPU, a step runs as one CUDA graph
+    bool tf32 = false;           // a GPU's products of fp32 round their factors
 
     bool operator==(const MachineSpec&) const = default;
 };

@@ -358,6 +358,13 @@ std::vector<Setting> process_settings() {
          {},
          "",
          "on a GPU, a step runs as one CUDA graph; false: kernel by kernel, the same bits"},
+        {"run.tf32",
+         FIELD(run.run.tf32),
+         layout,
+         {},
+         "",
+         "on a GPU, products of fp32 round their factors to tf32 (10 bits of mantissa) and run on "
+         "tensor cores: faster, less exact"},
     };
 }
 

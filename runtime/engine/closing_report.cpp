@@ -14,15 +14,47 @@ void PeakMemory::sample() noexcept {
     file_bytes_ = std::max(file_bytes_, use.file_bytes);
 }
 
-void print_closing_report(int fd, const Plan& plan, const PeakMemory& peak,
+namespace {
+
+int64_t arena_bytes_in(const Plan& plan, MemorySpace space) {
+    int64_t sum = 0;
+    for (int a = 0; a < kArenaCount; ++a)
+        if (space_of(static_cast<Arena>(a), plan.main) == space) sum += plan.arena_bytes[a];
+    return sum;
+}
+
+std::string planned_text(const Plan& plan, MemorySpace space) {
+    const int64_t planned = plan.space_bytes[static_cast<int>(space)];
+    const int64_t arenas = arena_bytes_in(plan, space);
+    return fmt::format("{} planned ({}: {} in arenas, {} outside)", planned, human_bytes(planned),
+                       human_bytes(arenas), human_bytes(planned - arenas));
+}
+
+}  // namespace
+
+void print_closing_report(int fd, const Session& session, const PeakMemory& peak,
                           const AllocationCounts& counts) {
-    const int64_t planned = plan.total_bytes + plan.outside_bytes;
-    print_line(fd,
-               "peak memory: {} bytes ({}) against {} planned ({}: {} in arenas, {} outside); "
-               "pages of mapped files apart: {}",
-               peak.resident_bytes(), human_bytes(peak.resident_bytes()), planned,
-               human_bytes(planned), human_bytes(plan.total_bytes), human_bytes(plan.outside_bytes),
+    std::string gpu_line;
+    if (Gpu* gpu = session.gpu()) {
+        const GpuMemory& before = session.gpu_memory_before();
+        const GpuMemory now = gpu->memory();
+        const int64_t held = now.total_bytes - now.free_bytes;
+        gpu_line = fmt::format(
+            "memory of {}: {} bytes ({}) held, by all processes, against {}; {} were held before "
+            "the arenas were taken",
+            gpu->name(), held, human_bytes(held), planned_text(session.plan(), MemorySpace::gpu),
+            human_bytes(before.total_bytes - before.free_bytes));
+    }
+    print_closing_report(fd, session.plan(), gpu_line, peak, counts);
+}
+
+void print_closing_report(int fd, const Plan& plan, const std::string& gpu_line,
+                          const PeakMemory& peak, const AllocationCounts& counts) {
+    print_line(fd, "peak memory{}: {} bytes ({}) against {}; pages of mapped files apart: {}",
+               gpu_line.empty() ? "" : " of the host", peak.resident_bytes(),
+               human_bytes(peak.resident_bytes()), planned_text(plan, MemorySpace::host),
                human_bytes(peak.file_bytes()));
+    if (!gpu_line.empty()) print_line(fd, "{}", gpu_line);
     if (!seal_is_enforced()) return;
     // Ours would have aborted: what is counted is a library's, inside a LibraryScope.
     int64_t calls = 0;

@@ -129,6 +129,7 @@ Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_byte
     : config_(resolved(config)),
       device_(runnable(device_of(config))),
       gpu_(gpu_of(device_)),
+      gpu_memory_before_(gpu_ == nullptr ? GpuMemory{} : gpu_->memory()),
       program_(build_program(config_, program_inputs(config_), purpose)),
       plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory, gpu_.get()),
@@ -146,6 +147,12 @@ void Session::prepare() {
         if (phase.kind != PhaseKind::evaluate && phase.kind != PhaseKind::generate) continue;
         for (size_t e = 0; e < entries.size(); ++e) executor_.prepare(entries.subspan(e, 1));
     }
+}
+
+double Session::peak_flops(Purpose purpose) const {
+    const Dtype dtype = program_dtype(config_, purpose);
+    return gpu_ == nullptr ? measure_peak_flops(device_.isa, device_.threads, dtype)
+                           : gpu_peak_flops(gpu_->name(), dtype);
 }
 
 void Session::run_phase(PhaseKind kind) noexcept {

@@ -53,7 +53,13 @@ class Session {
     const Plan& plan() const { return plan_; }
     const ArenaSet& arenas() const { return arenas_; }
     Executor& executor() { return executor_; }
+    Gpu* gpu() const { return gpu_.get(); }  // nullptr: a CPU
     const DeviceRecord& device() const { return device_; }
+    // Of the GPU, before the arenas were taken; zeros without one.
+    const GpuMemory& gpu_memory_before() const { return gpu_memory_before_; }
+    // Flop/s that the device makes at most in this program's dtype: measured on a CPU, from the
+    // data sheet of a GPU; 0 when it is not known.
+    double peak_flops(Purpose purpose) const;
 
     // Runs all entries of a phase, and the first section of a kind, but for host ops, to the end.
     void run_phase(PhaseKind kind) noexcept;
@@ -67,6 +73,7 @@ class Session {
     RunConfig config_;
     DeviceRecord device_;
     std::unique_ptr<Gpu> gpu_;  // nullptr: a CPU
+    GpuMemory gpu_memory_before_;
     Program program_;
     Plan plan_;
     ArenaSet arenas_;

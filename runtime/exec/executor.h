@@ -4,7 +4,8 @@
 // What host and program share (the arenas io and state) the host sees as a copy then: what it has
 // written it sends before the run, what it wants to read it fetches after. On a CPU both are the
 // same memory and these calls do nothing. The checked build also poisons dead bytes and checks red
-// zones around every op (poison.h). Path: hot.
+// zones around every op (poison.h).
+// Path: hot.
 #pragma once
 
 #include <memory>

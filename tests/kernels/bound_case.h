@@ -192,9 +192,10 @@ class BoundCase {
     }
 
     void run() {
-        const KernelArgs args{
+        KernelArgs args{
             &case_.attrs, case_.shape,       data_,   scratch_.data(), scratch_.size_bytes(),
             &scalars_[0], case_.micro_batch, threads_};
+        args.tf32 = tf32;
         const Kernel kernel = kernel_of(case_.kind, case_.value_dtype, isa_);
         if (is_cuda(isa_))
             gpu::run(kernel, args, threads_ > 1);
@@ -277,6 +278,7 @@ class BoundCase {
 
   public:
     StepScalars& scalars;
+    bool tf32 = false;
 };
 
 }  // namespace plumb::testing

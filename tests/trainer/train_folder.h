@@ -58,8 +58,12 @@ class TrainFolder : public ::testing::Test {
     }
     int plan(const std::string& arguments = "") { return run("plumb-plan", arguments, "true"); }
     int run(const std::string& program, const std::string& arguments, const std::string& before) {
+        return run_in(PLUMB_BIN_DIR, program, arguments, before);
+    }
+    int run_in(const std::string& programs, const std::string& program,
+               const std::string& arguments, const std::string& before) {
         const std::string command = "cd " + folder_ + " && export OMP_WAIT_POLICY=passive; " +
-                                    before + "; exec " PLUMB_BIN_DIR "/" + program + " run.toml " +
+                                    before + "; exec " + programs + "/" + program + " run.toml " +
                                     arguments + " >stdout.txt 2>stderr.txt";
         const int status = std::system(command.c_str());
         output_ = contents_of(path("stdout.txt"));

@@ -1,10 +1,9 @@
 // Matrix products for the emulated GPU, straight from the definition, with one fp32 sum each.
-#include <algorithm>
 #include <cstring>
-#include <vector>
 
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/gemm_choices.h"
 #include "kernels/cuda/prepare.h"
-#include "kernels/cuda/product_key.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/cuda/values.h"
 
@@ -12,20 +11,26 @@ namespace plumb::cuda {
 
 namespace {
 
-template <typename T>
-float value_at(const GemmMatrix& matrix, int64_t i, int64_t p) {
-    return widen(static_cast<const T*>(
-        matrix.data)[matrix.transposed ? p * matrix.stride + i : i * matrix.stride + p]);
+// To nearest with ties away from zero, as PTX's cvt.rna.tf32 does; a NaN stays one.
+float rounded_to_tf32(float value) {
+    return value == value ? float_of((bits_of(value) + 0x1000U) & ~0x1FFFU) : value;
 }
 
-template <typename T, typename C>
+template <typename T, bool tf32>
+float value_at(const GemmMatrix& matrix, int64_t i, int64_t p) {
+    const float value = widen(static_cast<const T*>(
+        matrix.data)[matrix.transposed ? p * matrix.stride + i : i * matrix.stride + p]);
+    return tf32 ? rounded_to_tf32(value) : value;
+}
+
+template <typename T, typename C, bool tf32 = false>
 void multiply(const Gemm& g) {
     auto* c = static_cast<C*>(g.c);
     for (int64_t i = 0; i < g.m; ++i)
         for (int64_t j = 0; j < g.n; ++j) {
             float sum = 0;
             for (int64_t p = 0; p < g.k; ++p)
-                sum += value_at<T>(g.a, i, p) * value_at<T>(g.b, j, p);
+                sum += value_at<T, tf32>(g.a, i, p) * value_at<T, tf32>(g.b, j, p);
             const int64_t at = i * g.c_stride + j;
             if (g.add != nullptr) sum += widen(static_cast<const C*>(g.add)[at]);
             if (g.bias != nullptr) sum += widen(static_cast<const C*>(g.bias)[j]);
@@ -37,34 +42,45 @@ void multiply(const Gemm& g) {
 void run_product(const Gemm& g, void* workspace) {
     std::memset(workspace, 0xFF, 4096);
     std::memset(static_cast<char*>(workspace) + kGemmWorkspaceBytes - 4096, 0xFF, 4096);
-    if (g.in == Dtype::f32) return multiply<float, float>(g);
+    if (g.in == Dtype::f32)
+        return g.tf32 ? multiply<float, float, true>(g) : multiply<float, float>(g);
     if (g.in == Dtype::bf16)
         return g.out == Dtype::f32 ? multiply<Bf16, float>(g) : multiply<Bf16, Bf16>(g);
     return g.out == Dtype::f32 ? multiply<F16, float>(g) : multiply<F16, F16>(g);
 }
 
-std::vector<ProductKey>& prepared() {
-    static std::vector<ProductKey>& keys = *new std::vector<ProductKey>;
-    return keys;
-}
+ProductIndex prepared;
+GemmChoices choices;
 
-bool is_prepared(const ProductKey& key) {
-    return std::any_of(prepared().begin(), prepared().end(),
-                       [&](const ProductKey& other) { return is_same(other, key); });
+// Nothing is measured here: a product that the table does not have takes what would be its first
+// candidate, of 64 bytes that say only which product it was made for.
+void prepare(const ProductKey& key) {
+    if (prepared.find(key) >= 0) return;
+    const int number = prepared.add(key);
+    if (!choices.in_use()) return;
+    if (const GemmEntry* given = choices.given(key)) return choices.take(*given);
+    GemmEntry entry{key, 0, 1, {}};
+    std::memcpy(entry.algorithm.data(), &number, sizeof number);
+    choices.add_tuned(entry, 0);
 }
 
 }  // namespace
 
+std::string use_products(const std::string& table) {
+    return choices.use({"Emulated GPU", 1, kGemmWorkspaceUsed}, table);
+}
+
+GpuProducts products_in_use() {
+    return choices.products();
+}
+
 // On a lane, a product must have been prepared; the tests of single kernels have no lane.
 void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
     CHECK(g.out == g.in || g.out == Dtype::f32);
-    if (is_preparing()) {
-        const ProductKey key = key_of(g);
-        if (!is_prepared(key)) prepared().push_back(key);
-        return;
-    }
+    if (is_preparing()) return prepare(key_of(g));
     if (stream == nullptr) return run_product(g, workspace);
-    CHECK_NOTE(is_prepared(key_of(g)), "a product that was not prepared when its op was bound");
+    CHECK_NOTE(prepared.find(key_of(g)) >= 0,
+               "a product that was not prepared when its op was bound");
     emulation::put_launch(stream, [=] { run_product(g, workspace); });
 }
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/prepare.h"
 #include "kernels/gpu.h"
 #include "runtime/base/check.h"
@@ -203,6 +204,10 @@ class EmulatedGpu final : public Gpu {
 
     void begin_preparing() noexcept override { preparing_.emplace(); }
     void end_preparing() noexcept override { preparing_.reset(); }
+    std::string use_products(const std::string& table) override {
+        return cuda::use_products(table);
+    }
+    GpuProducts products() override { return products_in_use(); }
 
     void* stream(GpuLane l) noexcept override { return &lane(l); }
 

@@ -73,6 +73,7 @@ prefill_chunk = 16
 device = "cpu-avx512"
 threads = 2
 memory = "1.5GiB"
+tf32 = true
 )");
     EXPECT_EQ(c.layout.reduction, Reduction::exact);
     EXPECT_EQ(c.layout.recompute, (Recompute{RecomputeKind::block, 2}));
@@ -91,6 +92,7 @@ memory = "1.5GiB"
     EXPECT_EQ(c.run.generate.prefill_chunk, 16);
     EXPECT_EQ(c.run.run.device, "cpu-avx512");
     EXPECT_EQ(c.run.run.memory, int64_t{3} << 29);
+    EXPECT_TRUE(c.run.run.tf32);
 }
 
 TEST(RunConfig, OverridesComeLastAndInOrder) {

@@ -14,7 +14,9 @@ std::string report_of(const PeakMemory& peak, const AllocationCounts& counts) {
     plan.total_bytes = 3 << 20;
     plan.outside_bytes = 1 << 20;
     ::testing::internal::CaptureStderr();
-    print_closing_report(STDERR_FILENO, plan, peak, counts);
+    plan.arena_bytes[static_cast<int>(Arena::weights)] = plan.total_bytes;
+    plan.space_bytes[static_cast<int>(MemorySpace::host)] = plan.total_bytes + plan.outside_bytes;
+    print_closing_report(STDERR_FILENO, plan, "", peak, counts);
     return ::testing::internal::GetCapturedStderr();
 }
 

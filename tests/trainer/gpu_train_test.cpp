@@ -1,0 +1,132 @@
+// plumb-train on the tests' GPU (tests/kernels/gpu), as a user would run it. There the next step is
+// issued before the result of the one before is known, unless something comes between: a run that
+// pauses after every step, and one that never does, must be the same training.
+#include <algorithm>
+
+#include "tests/kernels/gpu/gpu_device.h"
+#include "tests/trainer/train_folder.h"
+
+#ifdef PLUMB_GPU_BIN_DIR
+namespace plumb {
+namespace {
+
+class GpuTrain : public TrainFolder {
+  protected:
+    void SetUp() override {
+        if (!testing::gpu::is_there()) GTEST_SKIP() << "no GPU";
+        TrainFolder::SetUp();
+    }
+    int train_on_gpu(const std::string& arguments, const std::string& before = "true") {
+        return run_in(PLUMB_GPU_BIN_DIR, "plumb-train", "--run.device=cuda " + arguments, before);
+    }
+    // Without the keys that tell of time.
+    std::vector<nlohmann::json> steps(const std::string& run) const {
+        auto lines = log("loss", run);
+        for (auto& line : lines)
+            for (const char* key : {"step_ms", "tokens_per_s", "mfu"}) line.erase(key);
+        return lines;
+    }
+};
+
+TEST_F(GpuTrain, LossesFollowACpusAndARunResumesToTheBit) {
+    const std::string steps_and_saves = " --train.steps=12 --checkpoint.every=4 --train.dtype=";
+    for (const std::string dtype : {"fp32", "bf16", "fp16"}) {
+        const std::string settings = steps_and_saves + dtype + " --checkpoint.dir=";
+        ASSERT_EQ(train(settings + "cpu"), 0) << error_;
+        ASSERT_EQ(train_on_gpu(settings + "gpu"), 0) << error_;
+        EXPECT_NE(output_.find(" on the GPU and "), std::string::npos) << output_;
+        EXPECT_NE(output_.find(" held, by all processes, against "), std::string::npos) << output_;
+        const auto cpu = log("loss", "cpu"), gpu = log("loss", "gpu");
+        ASSERT_EQ(gpu.size(), 12u);
+        for (size_t i = 0; i < gpu.size(); ++i) {
+            const double loss = cpu[i]["loss"];
+            EXPECT_NEAR(gpu[i]["loss"].get<double>(), loss, (dtype == "fp32" ? 1e-5 : 2e-2) * loss)
+                << dtype << " " << i;
+        }
+        ASSERT_EQ(train_on_gpu(settings + "again --train.stop_at=8 --run.graph=false"), 0)
+            << error_;
+        ASSERT_EQ(train_on_gpu(settings + "again"), 0) << error_;
+        EXPECT_EQ(digests("again"), digests("gpu")) << dtype;
+        EXPECT_EQ(steps("again"), steps("gpu")) << dtype;
+        // What a GPU has saved, a CPU goes on with.
+        ASSERT_EQ(train(settings + "gpu --train.stop_at=0 --train.steps=13"), 0) << error_;
+        EXPECT_EQ(log("loss", "gpu").size(), 13u);
+        for (const char* run : {"cpu", "gpu", "again"}) std::filesystem::remove_all(path(run));
+    }
+}
+
+// The loss scale starts where the first steps are skipped, and grows into more of them: the number
+// of updates, which AdamW's corrections need, is not known when a step is issued.
+TEST_F(GpuTrain, SkippedStepsAreTheSameWhetherOrNotTheNextWasIssued) {
+    const std::string settings =
+        " --train.steps=16 --train.dtype=fp16 --train.loss_scale=16777216 "
+        "--train.loss_scale_window=2 --train.sample_tokens=0 --checkpoint.dir=";
+    ASSERT_EQ(train_on_gpu(settings + "ahead --checkpoint.every=16"), 0) << error_;
+    ASSERT_EQ(train_on_gpu(settings + "paused --checkpoint.every=1"), 0) << error_;
+    const auto ahead = steps("ahead");
+    EXPECT_EQ(ahead, steps("paused"));
+    EXPECT_EQ(digests("ahead").back(), digests("paused").back());
+    ASSERT_FALSE(ahead.empty());
+    const int64_t skipped = ahead.back()["skipped"];
+    EXPECT_GE(skipped, 2) << "nothing was tested";
+    EXPECT_LT(skipped, 12) << "nothing was tested";
+}
+
+// The last good step is saved as it was, though others were issued after it.
+TEST_F(GpuTrain, ThreeStepsThatAreNotFiniteEndTheRun) {
+    const std::string settings =
+        " --train.steps=30 --train.lr=100 --train.min_lr=100 --train.weight_decay=100 "
+        "--train.warmup_steps=0 --train.dtype=fp32 --checkpoint.every=100 --checkpoint.dir=";
+    ASSERT_EQ(train(settings + "cpu"), 1) << error_;
+    ASSERT_EQ(train_on_gpu(settings + "gpu"), 1) << error_;
+    EXPECT_NE(error_.find("three steps in a row"), std::string::npos) << error_;
+    EXPECT_EQ(steps("gpu").size(), steps("cpu").size());
+    const auto saved = log("state_digest", "gpu");
+    ASSERT_EQ(saved.size(), 1u);
+    EXPECT_EQ(saved.back()["step"], log("state_digest", "cpu").back()["step"]);
+    // Of the last good step and no other.
+    const int64_t step = saved.back()["step"];
+    ASSERT_EQ(train_on_gpu(settings + "until --train.stop_at=" + std::to_string(step)), 0);
+    EXPECT_EQ(digests("until"), digests("gpu"));
+}
+
+// Saves of every step while the next one runs, evaluations and samples between.
+TEST_F(GpuTrain, SavesEvaluationsAndSamplesChangeNoBit) {
+    const std::string settings =
+        " --train.steps=6 --train.warmup_steps=2 --train.dtype=bf16 --checkpoint.dir=";
+    ASSERT_EQ(train_on_gpu(settings + "plain --checkpoint.every=6"), 0) << error_;
+    ASSERT_EQ(train_on_gpu(settings + "busy --checkpoint.every=1 --train.eval_every=2 "
+                                      "--train.eval_batches=2 --train.sample_tokens=5"),
+              0)
+        << error_;
+    EXPECT_EQ(steps("busy"), steps("plain"));
+    EXPECT_EQ(digests("busy").back(), digests("plain").back());
+    EXPECT_EQ(digests("busy").size(), 6u);
+    EXPECT_EQ(log("valid_loss", "busy").size(), 3u);
+    EXPECT_NE(output_.find("sample after step 6"), std::string::npos) << output_;
+}
+
+TEST_F(GpuTrain, AStopRequestSavesTheStepThatItNames) {
+    std::filesystem::create_directory(path("run"));
+    put("run/stop", "");
+    ASSERT_EQ(train_on_gpu("--train.steps=8 --train.warmup_steps=2 --checkpoint.every=100"), 0)
+        << error_;
+    EXPECT_NE(output_.find("after step 1 of 8"), std::string::npos) << output_;
+    EXPECT_EQ(digests().size(), 1u);
+    EXPECT_EQ(log("loss").size(), 1u);
+}
+
+TEST_F(GpuTrain, WhatCannotRunSaysWhy) {
+    EXPECT_EQ(train_on_gpu("--run.memory=1MiB"), 3);
+    EXPECT_NE(error_.find("run.memory is 1048576 bytes (1.0 MiB)"), std::string::npos) << error_;
+    const char* other = testing::gpu::kEmulated ? "cuda-sm90" : "cuda-sm80";
+    EXPECT_EQ(
+        run_in(PLUMB_GPU_BIN_DIR, "plumb-train", std::string("--run.device=") + other, "true"), 2);
+    EXPECT_NE(error_.find(std::string("run.device: ") + other + " is for "), std::string::npos)
+        << error_;
+    EXPECT_EQ(checkpoints(".").size(), 1u) << "nothing was made but data";
+}
+
+}  // namespace
+}  // namespace plumb
+#endif
