@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <string_view>
 
 #include "runtime/base/error.h"
 
@@ -123,6 +122,10 @@ GpuCase::GpuCase(GpuBench& bench, const KernelCase& c)
         throw Error(ExitCode::does_not_fit,
                     fmt::format("{}: {} bytes of GPU memory, of which {} are free", c.name,
                                 all_bytes, bench.gpu.memory().free_bytes));
+    // While memory is zeros: algorithms of products are chosen by running them on it.
+    bench.gpu.begin_preparing();
+    for (int64_t set = 0; set < sets_; ++set) call(set);
+    bench.gpu.end_preparing();
     const Values values = values_of_small(c);
     for (int64_t set = 0; set < sets_; ++set) fill(set, values);
     const StepScalars scalars = test_scalars();
@@ -130,9 +133,6 @@ GpuCase::GpuCase(GpuBench& bench, const KernelCase& c)
     bench.gpu.copy_to_gpu(memory_ + sets_ * set_bytes_ + scratch_bytes_, bench.staging.data(),
                           sizeof scalars, GpuLane::compute);
     bench.gpu.host_wait(GpuLane::compute);
-    bench.gpu.begin_preparing();
-    for (int64_t set = 0; set < sets_; ++set) call(set);
-    bench.gpu.end_preparing();
     bench.gpu.begin_capture(GpuLane::compute);
     for (int64_t n = 0; n < calls_; ++n) call(n % sets_);
     graph_ = bench.gpu.end_capture(GpuLane::compute);
@@ -231,23 +231,10 @@ GpuLimits measure_gpu_limits(GpuBench& bench, Dtype dtype, bool smoke) {
     return limits;
 }
 
-// NVIDIA's data sheets of H200, H100 and A100, tensor cores without sparsity (the sheets of Hopper
-// print twice that, "with sparsity"); fp32 without tensor cores.
-double data_sheet_flops(const char* gpu_name, Dtype dtype) noexcept {
-    struct Sheet {
-        std::string_view name;  // how the driver's name begins
-        double half, f32;
-    };
-    constexpr Sheet kSheets[] = {
-        {"NVIDIA H200 NVL", 0, 0},  // a slower one, which the next row is not about
-        {"NVIDIA H200", 989e12, 67e12},
-        {"NVIDIA H100 80GB HBM3", 989e12, 67e12},  // SXM
-        {"NVIDIA A100", 312e12, 19.5e12},
-    };
-    for (const Sheet& sheet : kSheets)
-        if (std::string_view(gpu_name).starts_with(sheet.name))
-            return dtype == Dtype::f32 ? sheet.f32 : sheet.half;
-    return 0;
+std::unique_ptr<Gpu> open_tuned_gpu() {
+    std::unique_ptr<Gpu> gpu = open_gpu();
+    CHECK(gpu->use_products("").empty());
+    return gpu;
 }
 
 }  // namespace plumb::testing

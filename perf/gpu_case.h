@@ -90,7 +90,7 @@ struct GpuLimits {
 };
 GpuLimits measure_gpu_limits(GpuBench& bench, Dtype dtype, bool smoke);
 
-// Dense peak of matrix products in a GPU's data sheet, in flop/s; 0 for a GPU that is not listed.
-double data_sheet_flops(const char* gpu_name, Dtype dtype) noexcept;
+// The GPU, its products by the fastest algorithms as in training. Throws Error as open_gpu does.
+std::unique_ptr<Gpu> open_tuned_gpu();
 
 }  // namespace plumb::testing

@@ -195,7 +195,7 @@ Options parse(int argc, char** argv) {
 int run(int argc, char** argv) {
     const Options options = parse(argc, argv);
     const Dtype dtype = dtype_of(options.dtype);
-    const std::unique_ptr<Gpu> gpu = open_gpu();
+    const std::unique_ptr<Gpu> gpu = open_tuned_gpu();
     GpuBench bench(*gpu, dtype, options.smoke);
     const GpuLimits limits = measure_gpu_limits(bench, dtype, options.smoke);
     fmt::print("{} {}: products {:.1f} Tflop/s; fold {:.1f} GB/s, memcpy {:.1f} GB/s\n",

@@ -44,7 +44,7 @@ Limits limits_of(Bench& bench, Dtype dtype, const DeviceRecord& device) {
         testing::GpuBench measuring(*bench.gpu, dtype, bench.smoke);
         const testing::GpuLimits found = testing::measure_gpu_limits(measuring, dtype, bench.smoke);
         return {found.matrix_flops, found.copy_bandwidth(),
-                testing::data_sheet_flops(bench.gpu->name(), dtype)};
+                gpu_peak_flops(bench.gpu->name(), dtype)};
     }
     std::vector<char> buffer(static_cast<size_t>(256 * kMiB), 1);
     return {
@@ -394,7 +394,7 @@ int run(int argc, char** argv) {
     }
     if (preset.empty() && !app.remaining().empty())
         throw Error(ExitCode::bad_input, app.remaining().front() + ": settings need --preset");
-    if (on_gpu) bench.gpu = open_gpu();
+    if (on_gpu) bench.gpu = testing::open_tuned_gpu();
     if (preset.empty() && on_gpu) {
         bench_gpu(bench);
     } else if (preset.empty()) {
