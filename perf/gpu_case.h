@@ -62,8 +62,6 @@ class GpuCase {
     };
     Time measure() noexcept;
 
-    int64_t sets() const { return sets_; }
-
   private:
     char* operand(int64_t set, int i) const { return memory_ + set * set_bytes_ + offset_[i]; }
     void fill(int64_t set, const Values& values);
