@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "tests/kernels/bound_case.h"
+#include "perf/bench_case.h"
 
 namespace plumb::testing {
 namespace {
@@ -64,43 +64,9 @@ Limits measure_limits(const Options& options) {
             measure_copy_bandwidth(options.threads, buffer.data(), size)};
 }
 
-double flops_of(const KernelCase& c) {
-    double flops = op_flops(c.op(), c.shape);
-    if (c.kind == OpKind::attention_cached) {
-        // The cache is full at the last token (values_for): earlier ones see fewer positions.
-        const auto tokens = static_cast<double>(c.shape[AttentionCachedOperands::o].dim[1]);
-        const auto positions =
-            static_cast<double>(c.shape[AttentionCachedOperands::k_cache].dim[1]);
-        flops *= 1 - (tokens - 1) / (2 * positions);
-    }
-    return flops;
-}
-
-double bytes_of(const KernelCase& c) {
-    double bytes = op_bytes(c.op(), c.shape);
-    // Only the rows looked up, not the tables.
-    const auto value_bytes = static_cast<double>(dtype_bytes(c.value_dtype));
-    if (c.kind == OpKind::embed)
-        bytes = 3 * value_bytes * static_cast<double>(c.shape[0].elements());
-    if (c.kind == OpKind::embed_backward)
-        bytes = (4 * 4 + value_bytes) * static_cast<double>(c.shape[2].elements());
-    return bytes;
-}
-
-// The values of a case that need no reference: what the kernels' speed depends on is in range.
 Values values_for(const KernelCase& c) {
     Values values = fill_case(c, 3);
-    if (c.kind == OpKind::attention || c.kind == OpKind::attention_backward) {
-        auto& start = values[c.kind == OpKind::attention ? 3 : 5];
-        std::fill(start.begin(), start.end(), 0.0);  // one segment: the full causal triangle
-    }
-    if (c.kind == OpKind::attention_backward)
-        std::fill(values[4].begin(), values[4].end(), 8.0);  // lse
-    if (c.kind == OpKind::attention_cached) {
-        const int64_t t = c.shape[0].dim[1], cache = c.shape[1].dim[1];
-        for (int64_t i = 0; i < t; ++i)
-            values[4][static_cast<size_t>(i)] = static_cast<double>(cache - t + i);
-    }
+    set_bench_values(c, &values);
     return values;
 }
 
