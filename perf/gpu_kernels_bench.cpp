@@ -56,11 +56,12 @@ void add_attention(const char* model, int64_t b, int64_t t, Heads heads, std::ve
     rows->push_back({model, attention_case(OpKind::attention_backward, b, t, heads)});
 }
 
-// Logits of a chunk of a CPU's cache, as training chunks them by itself, and of a GPU's size.
+// Chunks as training makes them by itself on a CPU and on a GPU.
 void add_losses(const char* model, int64_t n, int64_t d, int64_t v, std::vector<Row>* rows) {
-    for (const int64_t chunk : {automatic_loss_chunk(v, n), std::min<int64_t>(n, 4096)})
+    for (const int64_t chunk :
+         {automatic_loss_chunk(v, n, false), automatic_loss_chunk(v, n, true)})
         rows->push_back({model, head_loss_case(true, n, d, v, chunk)});
-    rows->push_back({model, head_loss_case(false, n, d, v, std::min<int64_t>(n, 4096))});
+    rows->push_back({model, head_loss_case(false, n, d, v, automatic_loss_chunk(v, n, true))});
 }
 
 // GPT-2 124M, 16 sequences of 1024 tokens, and its optimizer step.

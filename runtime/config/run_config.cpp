@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <filesystem>
 
@@ -162,8 +163,10 @@ void complete_batch(RunConfig& config, const std::string& where) {
 
 }  // namespace
 
-int64_t automatic_loss_chunk(int64_t vocab_size, int64_t micro_batch_tokens) {
-    const int64_t fitting = 32 * kMiB / (vocab_size * 4) / 16 * 16;
+int64_t automatic_loss_chunk(int64_t vocab_size, int64_t micro_batch_tokens, bool on_gpu) {
+    const int64_t fitting = on_gpu ? static_cast<int64_t>(std::bit_floor(
+                                         static_cast<uint64_t>(512 * kMiB / (vocab_size * 4))))
+                                   : 32 * kMiB / (vocab_size * 4) / 16 * 16;
     return std::min(std::max<int64_t>(fitting, 16), micro_batch_tokens);
 }
 
@@ -174,7 +177,8 @@ void complete_run(RunConfig& config, const std::string& where) {
     TrainSpec& train = config.run.train;
     const int64_t micro_batch_tokens = config.run.batch.micro_batch_tokens();
     if (train.loss_chunk == 0)
-        train.loss_chunk = automatic_loss_chunk(config.model.vocab_size, micro_batch_tokens);
+        train.loss_chunk = automatic_loss_chunk(config.model.vocab_size, micro_batch_tokens,
+                                                config.run.run.device.starts_with("cuda"));
     if (train.loss_chunk > micro_batch_tokens)
         bad(where, "train.loss_chunk is {}; it must be at most the tokens of a micro-batch, {}",
             train.loss_chunk, micro_batch_tokens);

@@ -105,7 +105,9 @@ struct RunSpec {
 };
 
 // Tokens whose logits exist at once when train.loss_chunk is 0: the largest multiple of 16 whose
-// fp32 logits take at most 32 MiB, at least 16, at most a micro-batch. A function of shapes only.
-int64_t automatic_loss_chunk(int64_t vocab_size, int64_t micro_batch_tokens);
+// fp32 logits take at most 32 MiB, at least 16, at most a micro-batch. On a GPU the largest power
+// of two whose logits take at most 512 MiB: products of fewer rows would leave most of it idle, and
+// each chunk passes over the head's gradient once. A function of shapes and the kind of device.
+int64_t automatic_loss_chunk(int64_t vocab_size, int64_t micro_batch_tokens, bool on_gpu);
 
 }  // namespace plumb

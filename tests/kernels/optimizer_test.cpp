@@ -184,7 +184,9 @@ TEST_P(Optimizer, ClipScalesToTheLimit) {
         return made;
     }();
     const auto run = [&](uint64_t low, uint64_t high, uint64_t flag, double limit) {
-        BoundCase bound(c, fill_case(c, 1), GetParam(), 1);
+        Values values = fill_case(c, 1);
+        values[ClipOperands::clip] = {0.0, 0.0, 0.0, 2.0};  // two steps were skipped before
+        BoundCase bound(c, values, GetParam(), 1);
         const uint64_t sum[] = {low, high, flag, 0};
         std::memcpy(bound.at<uint64_t>(1), sum, sizeof sum);
         bound.scalars.clip = limit;
@@ -193,12 +195,34 @@ TEST_P(Optimizer, ClipScalesToTheLimit) {
                                    bound.get(0, 3)};
     };
     const uint64_t nine = uint64_t{9} << 16;  // 9 * 2^80 = 9 * 2^16 * 2^64
-    EXPECT_EQ(run(0, nine, 0, 1.0), (std::vector<double>{1.0 / 3.0, 3.0, 1.0, 0.0}));
-    EXPECT_EQ(run(0, nine, 0, 4.0), (std::vector<double>{1.0, 3.0, 1.0, 0.0}));
-    EXPECT_EQ(run(0, nine, 0, 0.0), (std::vector<double>{1.0, 3.0, 1.0, 0.0}));
-    EXPECT_EQ(run(0, nine, 1, 1.0)[2], 0.0);
-    EXPECT_EQ(run(0, 0, 0, 1.0), (std::vector<double>{1.0, 0.0, 1.0, 0.0}));
+    EXPECT_EQ(run(0, nine, 0, 1.0), (std::vector<double>{1.0 / 3.0, 3.0, 1.0, 2.0}));
+    EXPECT_EQ(run(0, nine, 0, 4.0), (std::vector<double>{1.0, 3.0, 1.0, 2.0}));
+    EXPECT_EQ(run(0, nine, 0, 0.0), (std::vector<double>{1.0, 3.0, 1.0, 2.0}));
+    EXPECT_EQ(run(0, nine, 1, 1.0), (std::vector<double>{1.0 / 3.0, 3.0, 0.0, 3.0}));
+    EXPECT_EQ(run(0, 0, 0, 1.0), (std::vector<double>{1.0, 0.0, 1.0, 2.0}));
     EXPECT_EQ(run(uint64_t{1} << 63, 0, 0, 0.0)[1], std::sqrt(0x1p-17));
+}
+
+// A step that was issued before it was known whether the one before it is skipped.
+TEST_P(Optimizer, CorrectionsFollowTheSkippedSteps) {
+    KernelCase c = flat_case(OpKind::adamw, 5);
+    const auto weights = [&](double skipped, double known, double correction,
+                             double correction_skipped) {
+        Values values = fill_case(c, 1);
+        values[AdamwOperands::clip] = {1.0, 1.0, 1.0, skipped};
+        BoundCase bound(c, values, GetParam(), 1);
+        bound.scalars.skipped_steps = known;
+        bound.scalars.bias_correction1 = bound.scalars.bias_correction2 = correction;
+        bound.scalars.bias_correction1_skipped = correction_skipped;
+        bound.scalars.bias_correction2_skipped = correction_skipped;
+        bound.run();
+        std::vector<double> all;
+        for (int64_t i = 0; i < 5; ++i) all.push_back(bound.get(AdamwOperands::w, i));
+        return all;
+    };
+    EXPECT_EQ(weights(2, 2, 0.3, 0.2), weights(0, 0, 0.3, 0.3));
+    EXPECT_EQ(weights(3, 2, 0.3, 0.2), weights(0, 0, 0.2, 0.2));
+    EXPECT_NE(weights(0, 0, 0.3, 0.3), weights(0, 0, 0.2, 0.2));
 }
 
 TEST_P(Optimizer, ClipDividesByTheLossScale) {

@@ -305,10 +305,13 @@ TEST(RunConfig, TextMustBePrintable) {
 }
 
 TEST(RunConfig, TheLossChunkIsAFunctionOfShapes) {
-    EXPECT_EQ(automatic_loss_chunk(50257, 4096), 160);  // 166 tokens fit 32 MiB
-    EXPECT_EQ(automatic_loss_chunk(256, 1024), 1024);   // a micro-batch at most
-    EXPECT_EQ(automatic_loss_chunk(2147483647, 4096), 16);
-    EXPECT_EQ(automatic_loss_chunk(2147483647, 5), 5);
+    EXPECT_EQ(automatic_loss_chunk(50257, 4096, false), 160);  // 166 tokens fit 32 MiB
+    EXPECT_EQ(automatic_loss_chunk(256, 1024, false), 1024);   // a micro-batch at most
+    EXPECT_EQ(automatic_loss_chunk(2147483647, 4096, false), 16);
+    EXPECT_EQ(automatic_loss_chunk(2147483647, 5, false), 5);
+    EXPECT_EQ(automatic_loss_chunk(50257, 16384, true), 2048);  // 2,670 tokens fit 512 MiB
+    EXPECT_EQ(automatic_loss_chunk(50257, 1000, true), 1000);
+    EXPECT_EQ(automatic_loss_chunk(2147483647, 4096, true), 16);
     EXPECT_EQ(load_run("gpt2-124m").run.train.loss_chunk, 160);
 }
 
