@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "runtime/plan/plan.h"
+#include "tests/build_folder.h"
 #include "tests/infer/small_checkpoint.h"
 
 namespace plumb {
@@ -51,12 +52,12 @@ class PlumbInfer : public ::testing::Test {
 
     // Runs `plumb-infer arguments`; keeps both outputs.
     int run(const std::string& arguments, const std::string& before = "") {
-        return run_in(PLUMB_BIN_DIR, arguments, before);
+        return run_in("bin", arguments, before);
     }
     int run_in(const std::string& programs, const std::string& arguments,
                const std::string& before) {
-        const std::string command = before + programs + "/plumb-infer " + arguments + " >" +
-                                    path("stdout") + " 2>" + path("stderr");
+        const std::string command = before + testing::in_build_folder(programs) + "/plumb-infer " +
+                                    arguments + " >" + path("stdout") + " 2>" + path("stderr");
         const int status = std::system(command.c_str());
         output_ = contents(path("stdout"));
         error_ = contents(path("stderr"));

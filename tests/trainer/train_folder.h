@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "formats/token_writer.h"
+#include "tests/build_folder.h"
 
 namespace plumb {
 
@@ -58,13 +59,15 @@ class TrainFolder : public ::testing::Test {
     }
     int plan(const std::string& arguments = "") { return run("plumb-plan", arguments, "true"); }
     int run(const std::string& program, const std::string& arguments, const std::string& before) {
-        return run_in(PLUMB_BIN_DIR, program, arguments, before);
+        return run_in("bin", program, arguments, before);
     }
+    // `programs` is a folder of the build's.
     int run_in(const std::string& programs, const std::string& program,
                const std::string& arguments, const std::string& before) {
         const std::string command = "cd " + folder_ + " && export OMP_WAIT_POLICY=passive; " +
-                                    before + "; exec " + programs + "/" + program + " run.toml " +
-                                    arguments + " >stdout.txt 2>stderr.txt";
+                                    before + "; exec " + testing::in_build_folder(programs) + "/" +
+                                    program + " run.toml " + arguments +
+                                    " >stdout.txt 2>stderr.txt";
         const int status = std::system(command.c_str());
         output_ = contents_of(path("stdout.txt"));
         error_ = contents_of(path("stderr.txt"));
