@@ -337,7 +337,6 @@ void bench_gpu(Bench& bench) {
     };
     const auto train = [&](const char* preset, int64_t batch, int64_t length,
                            std::vector<std::string> more) {
-        more.push_back("train.loss_chunk=4096");
         where_it_fits(preset, [&](const char* name) {
             bench_step(bench, config_of(bench, preset, batch, length, 0, more), name);
         });

@@ -92,6 +92,7 @@ TEST(Executor, APlanAboveTheMachineIsRefused) {
     const int64_t available = available_memory_bytes(&source);
     plan.arena_bytes[static_cast<int>(Arena::stash)] += available;
     plan.total_bytes += available;
+    plan.space_bytes[static_cast<int>(MemorySpace::host)] += available;
     try {
         const ArenaSet arenas(plan, 0);
         FAIL();

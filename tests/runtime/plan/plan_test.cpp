@@ -114,7 +114,7 @@ TEST(Plan, SlotsThatWaitForTheirBackwardCountUnrolled) {
     const auto [p, t] = make_training_program(3, true);
     const Plan plan = make_plan(p.program, test_device());
     EXPECT_EQ(plan.pool[kSlots].slot_count, 3);
-    const int64_t always = 1024 + 1024 + 2048 + 192 + 3 * 192;
+    const int64_t always = 1024 + 1024 + 2048 + 256 + 3 * 192;
     // The third micro-batch's op 4 beside the copies of the first two.
     EXPECT_EQ(plan.phases[0].peak_live_bytes, always + 2 * 960 + 1280 + 960);
     EXPECT_EQ(plan.phases[0].arena_bytes[static_cast<int>(Arena::stash)], 3 * 960);
