@@ -31,14 +31,12 @@ double evaluate(Session& session, const DataLoader& loader, int64_t batch_count)
     executor.begin_input();
     executor.clear(loss);
     double weight = 0;
-    const auto rows = static_cast<int64_t>(phase->entries.size());
     for (int64_t batch = 0; batch < batch_count; ++batch) {
         if (batch * sequences >= loader.sequence_count()) break;
-        const auto row = static_cast<int32_t>(batch % rows);
         executor.begin_input();
-        weight += fill_io_row(session, loader, batch * sequences, row);
-        executor.send_rows(row, 1);
-        executor.run(phase->entries[static_cast<size_t>(row)]);
+        weight += fill_io_row(session, loader, batch * sequences, 0);
+        executor.send_rows(0, 1);
+        executor.run(phase->entries[0]);
     }
     executor.fetch(loss);
     executor.wait();

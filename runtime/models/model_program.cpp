@@ -185,10 +185,7 @@ class Recorder {
         const SectionId section = b_.begin_section(SectionKind::evaluate, "evaluate");
         record_loss(model_.hidden(io().tokens, io().positions, over_sequence()));
         b_.end_section();
-        std::vector<Entry> entries;
-        for (int32_t m = 0; m < b_.program().micro_batch_count; ++m)
-            entries.push_back(entry(section, m));
-        add_phase(PhaseKind::evaluate, std::move(entries));
+        add_phase(PhaseKind::evaluate, {entry(section)});
     }
 
     // Of all that a checkpoint holds: the end of the phase load, which was added last.

@@ -110,7 +110,8 @@ enum class PhaseKind : uint8_t { initialise, load, step, evaluate, save, generat
 inline constexpr int kPhaseCount = static_cast<int>(PhaseKind::count);
 const char* phase_name(PhaseKind kind);
 
-// What runs between two moments at which only persistent tensors live.
+// What runs between two moments at which only persistent tensors live. An evaluation and a
+// generation run their entries one by one, as often as they need.
 struct Phase {
     PhaseKind kind = PhaseKind::count;
     std::vector<Entry> entries;

@@ -104,6 +104,21 @@ TEST_F(GpuTrain, SavesEvaluationsAndSamplesChangeNoBit) {
     EXPECT_EQ(digests("busy").size(), 6u);
     EXPECT_EQ(log("valid_loss", "busy").size(), 3u);
     EXPECT_NE(output_.find("sample after step 6"), std::string::npos) << output_;
+    // Whatever lane is ahead of the others.
+    for (const std::string lanes : {"compute", "copy", "compute copy save"}) {
+        const std::string name = std::to_string(lanes.size());
+        const std::string before = "export PLUMB_EMULATED_EAGER='" + lanes + "'";
+        ASSERT_EQ(train_on_gpu(settings + "plain-" + name + " --checkpoint.every=6", before), 0)
+            << error_;
+        EXPECT_EQ(digests("plain-" + name).back(), digests("plain").back()) << lanes;
+        ASSERT_EQ(train_on_gpu(settings + "busy-" + name + " --checkpoint.every=1 " +
+                                   "--train.eval_every=2 --train.eval_batches=2",
+                               before),
+                  0)
+            << error_;
+        EXPECT_EQ(digests("busy-" + name), digests("busy")) << lanes;
+        if (!testing::gpu::kEmulated) break;
+    }
 }
 
 TEST_F(GpuTrain, AStopRequestSavesTheStepThatItNames) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -51,6 +52,7 @@ struct Device {
     int64_t total_bytes = emulation::kGpuMemoryBytes;
     std::string holders;
     emulation::GpuCounts counts;
+    bool eager[kGpuLaneCount] = {};
     volatile bool runs = false;
     struct sigaction fault_before {};
 
@@ -139,6 +141,7 @@ struct Lane {
     int64_t put = 0;
     int64_t done = 0;
     std::vector<Work>* graph = nullptr;  // that is being captured
+    int number = 0;
 
     void run_until(int64_t position) {
         while (done < position) {
@@ -151,7 +154,7 @@ struct Lane {
     void put_work(Work work) {
         waiting.push_back(std::move(work));
         ++put;
-        if (!emulation::is_reversed()) return;
+        if (!emulation::is_reversed() && !device().eager[number]) return;
         const Running running;
         run_until(put);
     }
@@ -168,6 +171,9 @@ struct Moment {
 
 class EmulatedGpu final : public Gpu {
   public:
+    EmulatedGpu() {
+        for (int l = 0; l < kGpuLaneCount; ++l) lanes_[l].number = l;
+    }
     ~EmulatedGpu() override {
         const Locked locked(device().mutex);
         run_all();
@@ -324,6 +330,14 @@ void set_gpu_memory(int64_t total_bytes) {
     device().total_bytes = total_bytes;
 }
 
+void set_eager_lanes(const std::string& names) {
+    constexpr const char* kNames[] = {"compute", "copy", "save"};
+    static_assert(sizeof kNames / sizeof *kNames == kGpuLaneCount);
+    const Locked locked(device().mutex);
+    for (int l = 0; l < kGpuLaneCount; ++l)
+        device().eager[l] = names.find(kNames[l]) != std::string::npos;
+}
+
 void set_memory_holders(std::string holders) {
     const Locked locked(device().mutex);
     device().holders = std::move(holders);
@@ -348,7 +362,11 @@ GpuProbe probe() {
 
 std::unique_ptr<Gpu> open() {
     static std::once_flag watched;
-    std::call_once(watched, watch_faults);
+    std::call_once(watched, [] {
+        watch_faults();
+        if (const char* lanes = std::getenv("PLUMB_EMULATED_EAGER"))
+            emulation::set_eager_lanes(lanes);
+    });
     return std::make_unique<EmulatedGpu>();
 }
 

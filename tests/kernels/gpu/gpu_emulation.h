@@ -1,10 +1,9 @@
 // The emulated GPU behind kernels/gpu.h: what tests set and ask of it. Its memory cannot be touched
 // by the host and has guard pages. Its lanes run as late as they may: when the host waits, and then
-// only what that wait needs; or, reversed (cuda_emulation.h), as early: at once. Results that
-// differ between the two need a wait that is missing. Copies must have memory of the GPU on one
-// side and pinned memory on the other, a graph is of kernels only and a product that was not
-// prepared does not run: anything else aborts with its reason.
-// Path: cold.
+// only what that wait needs; or, reversed (cuda_emulation.h), as early: at once; or only some of
+// them so early. Results that differ between these need a wait that is missing. Copies must have
+// memory of the GPU on one side and pinned memory on the other, a graph is of kernels only and a
+// product that was not prepared does not run: anything else aborts with its reason. Path: cold.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +14,10 @@ namespace plumb::cuda::emulation {
 // Of all its memory, 8 GiB when nothing else is said; what is allocated stays.
 constexpr int64_t kGpuMemoryBytes = int64_t{8} << 30;
 void set_gpu_memory(int64_t total_bytes);
+
+// Lanes whose work runs at once, by name, as in "compute" or "copy save"; "" (as it is first) for
+// none. Programs take them from the environment's PLUMB_EMULATED_EAGER.
+void set_eager_lanes(const std::string& names);
 
 // What Gpu::memory_holders says.
 void set_memory_holders(std::string holders);

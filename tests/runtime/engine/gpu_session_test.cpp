@@ -10,9 +10,6 @@
 #include "runtime/engine/state_io.h"
 #include "tests/kernels/gpu/gpu_device.h"
 #include "tests/runtime/engine/golden_session.h"
-#ifdef PLUMB_CUDA_EMULATION
-#include "tests/kernels/gpu/gpu_emulation.h"
-#endif
 
 namespace plumb {
 namespace {
@@ -32,6 +29,7 @@ class GpuSession : public ::testing::TestWithParam<const char*> {
     }
     void TearDown() override {
         gpu::set_reversed(false);
+        gpu::set_eager_lanes("");
         if (!folder_.empty()) std::filesystem::remove_all(folder_);
     }
 
@@ -87,6 +85,11 @@ TEST_P(GpuSession, SettingsThatChangeNoBit) {
         gpu::set_reversed(true);
         EXPECT_EQ(train(config, 2), reference) << "reversed";
         gpu::set_reversed(false);
+        for (const char* lanes : {"compute", "copy"}) {
+            gpu::set_eager_lanes(lanes);
+            EXPECT_EQ(train(config, 2), reference) << lanes << " at once";
+        }
+        gpu::set_eager_lanes("");
         for (const Recompute& recompute :
              {Recompute{RecomputeKind::block, 1}, Recompute{RecomputeKind::selective},
               Recompute{RecomputeKind::attention}}) {
