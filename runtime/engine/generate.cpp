@@ -48,6 +48,7 @@ int32_t Generator::start(const int32_t* prompt, int64_t count, const SamplingSet
     CHECK(count >= 1 && count <= context_);
     CHECK(sequence >= 0 && sequence < batch_);
     Executor& executor = session_.executor();
+    executor.begin_input();
     const IoTensors& io = session_.program().io;
     StepScalars& scalars = executor.scalars();
     scalars.temperature = sampling.temperature;

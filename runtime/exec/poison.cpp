@@ -29,8 +29,11 @@ Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
         zone_copy_ = gpu_->allocate_host(zone_bytes_);
         CHECK_NOTE(zone_copy_ != nullptr, "no pinned memory for a red zone");
     }
-    for (const Arena arena : {Arena::stash, Arena::scratch, Arena::staging, Arena::kv_cache})
+    for (const Arena arena : {Arena::stash, Arena::scratch, Arena::kv_cache})
         if (arenas.size_bytes(arena) > 0) fill(arenas.base(arena), arenas.size_bytes(arena));
+    if (arenas.size_bytes(Arena::staging) > 0)  // the host's, always
+        std::memset(arenas.base(Arena::staging), kPattern,
+                    static_cast<size_t>(arenas.size_bytes(Arena::staging)));
     std::vector<int32_t> last(program.tensors.size(), -1);
     for (size_t i = 0; i < program.ops.size(); ++i)
         for (const TensorId id : roots_of(program, program.ops[i]))
@@ -58,6 +61,12 @@ Poison::Poison(const Program& program, const Plan& plan, const ArenaSet& arenas)
             entry.micro_batch = m;
             char* data = static_cast<char*>(base_table(plan, arenas, entry).at(place));
             fill(data + align_up(tensor.size_bytes, kAlignBytes), zone_bytes_);
+            // Rows are sent with the zones between them.
+            const BaseTable host = host_base_table(plan, arenas, entry);
+            if (gpu_ != nullptr && host.base[place.base] != nullptr)
+                std::memset(
+                    static_cast<char*>(host.at(place)) + align_up(tensor.size_bytes, kAlignBytes),
+                    kPattern, static_cast<size_t>(zone_bytes_));
         }
     }
     if (gpu_ != nullptr) gpu_->host_wait(GpuLane::compute);
