@@ -98,19 +98,29 @@ int find_candidates(const Product& product, const ProductKey& key, int most,
           key.add_align != 0 ? key.add_align : key.c_align);
     align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.c_align);
     int found = 0;
-    CUBLASLT_CHECK(library.cublasLtMatmulAlgoGetHeuristic(
+    const cublasStatus_t status = library.cublasLtMatmulAlgoGetHeuristic(
         library.handle, product.operation, product.a, product.b, product.c, product.c, preference,
-        most, candidates, &found));
+        most, candidates, &found);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED)
+        found = 0;
+    else
+        check_status(status, "cublasLtMatmulAlgoGetHeuristic");
     CUBLASLT_CHECK(library.cublasLtMatmulPreferenceDestroy(preference));
     const auto failed = [](const auto& c) { return c.state != CUBLAS_STATUS_SUCCESS; };
     return static_cast<int>(std::remove_if(candidates, candidates + found, failed) - candidates);
 }
 
 [[noreturn]] void no_algorithm(const ProductKey& key) {
-    char note[160];
-    std::snprintf(note, sizeof note, "cuBLASLt has no algorithm for m %lld n %lld k %lld, %s to %s",
+    char note[320];
+    std::snprintf(note, sizeof note,
+                  "cuBLASLt has no algorithm for m %lld n %lld k %lld, %s to %s%s; strides %lld "
+                  "%lld %lld, transposed %d %d, on bytes %d %d %d, added %d, bias %d",
                   static_cast<long long>(key.m), static_cast<long long>(key.n),
-                  static_cast<long long>(key.k), dtype_name(key.in), dtype_name(key.out));
+                  static_cast<long long>(key.k), dtype_name(key.in), dtype_name(key.out),
+                  key.tf32 ? " in tf32" : "", static_cast<long long>(key.a_stride),
+                  static_cast<long long>(key.b_stride), static_cast<long long>(key.c_stride),
+                  key.a_transposed, key.b_transposed, key.a_align, key.b_align, key.c_align,
+                  key.add_align, key.bias_align);
     check_failed(__FILE__, __LINE__, "cublasLtMatmulAlgoGetHeuristic", note);
 }
 
@@ -302,10 +312,17 @@ GpuProducts products_in_use() {
 std::string find_cublaslt() {
     if (library.cublasLtCreate != nullptr) return "";
     const std::string name = "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000);
-    void* loaded = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* loaded = nullptr;
+    std::string tried;
+    // Where the system's loader looks, and where a toolkit puts it of which the loader was not
+    // told.
+    for (const char* folder : {"", "/usr/local/cuda/lib64/"}) {
+        loaded = ::dlopen((folder + name).c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (loaded != nullptr) break;
+        tried += std::string(tried.empty() ? "" : "; ") + ::dlerror();
+    }
     if (loaded == nullptr)
-        return std::string("cuBLASLt, a part of the CUDA toolkit, cannot be loaded: ") +
-               ::dlerror();
+        return "cuBLASLt, a part of the CUDA toolkit, cannot be loaded: " + tried;
     Library found;
 #define PLUMB_FIND(function)                                                                 \
     found.function = reinterpret_cast<decltype(found.function)>(::dlsym(loaded, #function)); \
