@@ -336,7 +336,7 @@ void bench_gpu(Bench& bench) {
         }
     };
     const auto train = [&](const char* preset, int64_t batch, int64_t length,
-                           std::vector<std::string> more) {
+                           const std::vector<std::string>& more) {
         where_it_fits(preset, [&](const char* name) {
             bench_step(bench, config_of(bench, preset, batch, length, 0, more), name);
         });

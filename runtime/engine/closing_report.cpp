@@ -16,13 +16,6 @@ void PeakMemory::sample() noexcept {
 
 namespace {
 
-int64_t arena_bytes_in(const Plan& plan, MemorySpace space) {
-    int64_t sum = 0;
-    for (int a = 0; a < kArenaCount; ++a)
-        if (space_of(static_cast<Arena>(a), plan.main) == space) sum += plan.arena_bytes[a];
-    return sum;
-}
-
 std::string planned_text(const Plan& plan, MemorySpace space) {
     const int64_t planned = plan.space_bytes[static_cast<int>(space)];
     const int64_t arenas = arena_bytes_in(plan, space);

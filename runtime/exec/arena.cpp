@@ -46,9 +46,7 @@ ArenaSet::ArenaSet(const Plan& plan, int64_t memory_limit_bytes, Gpu* gpu) : gpu
 
 void ArenaSet::check_fits(const Plan& plan, int64_t memory_limit_bytes) {
     const auto refuse = [&](MemorySpace space, const char* what, int64_t limit) {
-        int64_t arenas = 0;
-        for (int a = 0; a < kArenaCount; ++a)
-            if (space_of(static_cast<Arena>(a), plan.main) == space) arenas += plan.arena_bytes[a];
+        const int64_t arenas = arena_bytes_in(plan, space);
         throw Error(
             ExitCode::does_not_fit,
             fmt::format("the plan needs {} in arenas and {} outside them{}; {} is {}", mib(arenas),
@@ -68,11 +66,10 @@ void ArenaSet::check_fits(const Plan& plan, int64_t memory_limit_bytes) {
     if (gpu_ == nullptr) return;
     // The context exists already: what is free is for the arenas.
     const GpuMemory memory = gpu_->memory();
-    if (plan.total_bytes - plan.arena_bytes[static_cast<int>(Arena::staging)] > memory.free_bytes)
-        throw Error(
-            ExitCode::does_not_fit,
-            memory_shortage(plan.total_bytes - plan.arena_bytes[static_cast<int>(Arena::staging)],
-                            memory, gpu_->memory_holders(), gpu_->name()));
+    const int64_t arenas = arena_bytes_in(plan, MemorySpace::gpu);
+    if (arenas > memory.free_bytes)
+        throw Error(ExitCode::does_not_fit,
+                    memory_shortage(arenas, memory, gpu_->memory_holders(), gpu_->name()));
 }
 
 // Of the host's memory, every page populated.
@@ -110,9 +107,10 @@ void ArenaSet::map_arena(int arena) {
 void ArenaSet::allocate_arena(int arena, bool copied) {
     const auto taken = [&](void* memory, const char* where) {
         if (memory == nullptr)
-            throw Error(ExitCode::does_not_fit, fmt::format("cannot allocate arena {} of {} {}",
-                                                            arena_name(static_cast<Arena>(arena)),
-                                                            mib(size_[arena]), where));
+            throw Error(ExitCode::does_not_fit,
+                        fmt::format("cannot allocate arena {} of {} {}; {} of the GPU's are free",
+                                    arena_name(static_cast<Arena>(arena)), mib(size_[arena]), where,
+                                    mib(gpu_->memory().free_bytes)));
         return static_cast<char*>(memory);
     };
     const bool on_host = space_of(static_cast<Arena>(arena), MemorySpace::gpu) == MemorySpace::host;

@@ -308,6 +308,13 @@ Plan make_plan(const Program& program, const DeviceRecord& device, const PlanOpt
     return plan;
 }
 
+int64_t arena_bytes_in(const Plan& plan, MemorySpace space) {
+    int64_t sum = 0;
+    for (int a = 0; a < kArenaCount; ++a)
+        if (space_of(static_cast<Arena>(a), plan.main) == space) sum += plan.arena_bytes[a];
+    return sum;
+}
+
 const char* space_name(MemorySpace space) {
     return space == MemorySpace::gpu ? "gpu" : "host";
 }

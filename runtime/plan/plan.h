@@ -98,6 +98,9 @@ struct PlanOptions {
     int64_t red_zone_bytes = 0;
 };
 
+// Sum of the arenas that lie in a space.
+int64_t arena_bytes_in(const Plan& plan, MemorySpace space);
+
 Plan make_plan(const Program& program, const DeviceRecord& device, const PlanOptions& options = {});
 
 // Address of a tensor as text, e.g. "scratch+4096", "slot[forward_backward]+0".

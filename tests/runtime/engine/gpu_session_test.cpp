@@ -19,6 +19,8 @@ namespace {
 
 namespace gpu = testing::gpu;
 
+constexpr int64_t kNoZones = 0;  // of the checked build, for what is said of sizes and graphs
+
 constexpr ComputeDtype kDtypes[] = {ComputeDtype::fp32, ComputeDtype::bf16, ComputeDtype::fp16};
 
 class GpuSession : public ::testing::TestWithParam<const char*> {
@@ -98,9 +100,9 @@ TEST_P(GpuSession, SettingsThatChangeNoBit) {
 // What is planned is what is taken of the GPU's memory, and a step takes none.
 TEST_P(GpuSession, TakesWhatIsPlannedOnce) {
     const int64_t free_before = open_gpu()->memory().free_bytes;
-    Session session(config_of(on("cuda", ComputeDtype::bf16)), Purpose::train);
+    Session session(config_of(on("cuda", ComputeDtype::bf16)), Purpose::train, kNoZones);
     const Plan& plan = session.plan();
-    const int64_t arenas = plan.total_bytes - plan.arena_bytes[static_cast<int>(Arena::staging)];
+    const int64_t arenas = arena_bytes_in(plan, MemorySpace::gpu);
     Gpu& gpu = *session.executor().gpu();
     const int64_t free_after = gpu.memory().free_bytes;
     if (gpu::kEmulated)
@@ -115,7 +117,7 @@ TEST_P(GpuSession, TakesWhatIsPlannedOnce) {
 
 // The plan that a machine without a GPU makes for this one.
 TEST_P(GpuSession, HasThePlanOfItsRecord) {
-    const Session session(config_of(on("cuda", ComputeDtype::bf16)), Purpose::train);
+    const Session session(config_of(on("cuda", ComputeDtype::bf16)), Purpose::train, kNoZones);
     const char* record = session.device().isa == Isa::sm80 ? "cuda-sm80" : "cuda-sm90";
     const Plan plan = plan_of(config_of(on(record, ComputeDtype::bf16)), Purpose::train);
     EXPECT_EQ(session.plan().digest, plan.digest);
@@ -141,6 +143,8 @@ TEST_P(GpuSession, CheckpointsAreThoseOfACpu) {
             EXPECT_EQ(report.digest, saved.digest());
             const char* to = std::string_view(from) == "cpu" ? "cuda" : "cpu";
             for (const ComputeDtype other : kDtypes) {
+                // The dtypes meet once.
+                if (other != dtype && std::string_view(GetParam()) != "gpt2") continue;
                 Session loading(config_of(on(to, other)), Purpose::train);
                 StateIo loaded(loading);
                 ASSERT_TRUE(loaded.load(folder_ + "/" + name).found);
@@ -189,7 +193,7 @@ TEST_P(GpuSession, RefusesWhatDoesNotFit) {
     config.run.run.memory = needed - 1;
     const auto refusal = [&] {
         try {
-            const Session session(config, Purpose::train);
+            const Session session(config, Purpose::train, kNoZones);
         } catch (const Error& error) {
             EXPECT_EQ(error.code(), ExitCode::does_not_fit);
             return std::string(error.what());
@@ -202,7 +206,7 @@ TEST_P(GpuSession, RefusesWhatDoesNotFit) {
     config.run.run.memory = needed;
     EXPECT_EQ(refusal(), "");
 #ifdef PLUMB_CUDA_EMULATION
-    const int64_t arenas = plan.total_bytes - plan.arena_bytes[static_cast<int>(Arena::staging)];
+    const int64_t arenas = arena_bytes_in(plan, MemorySpace::gpu);
     cuda::emulation::set_memory_holders("python (pid 4711) 70.1 GiB");
     cuda::emulation::set_gpu_memory(arenas - 1);
     EXPECT_EQ(refusal().find("the plan needs " + std::to_string(arenas) + " bytes"), 0u)
@@ -220,7 +224,7 @@ TEST_P(GpuSession, AStepIsOneGraph) {
     RunConfig config = config_of(on("cuda", ComputeDtype::bf16));
     for (const bool graph : {true, false}) {
         config.run.run.graph = graph;
-        Session session(config, Purpose::train);
+        Session session(config, Purpose::train, kNoZones);
         set_golden_weights(session);
         const auto before = cuda::emulation::gpu_counts();
         for (int64_t s = 0; s < 3; ++s) run_golden_step(session, golden_, s);
