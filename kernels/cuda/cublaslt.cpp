@@ -129,6 +129,12 @@ void* aligned_workspace(void* workspace) {
         align_up(reinterpret_cast<int64_t>(workspace), kGemmWorkspaceAlign));
 }
 
+void clear_workspace(void* workspace, void* stream) {
+    CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
+                               static_cast<size_t>(kGemmWorkspaceUsed),
+                               static_cast<cudaStream_t>(stream)));
+}
+
 cublasStatus_t multiply(const Product& product, const Algorithm& algorithm, const Gemm& g,
                         void* workspace, void* stream) {
     const float one = 1, old = g.add != nullptr ? 1 : 0;
@@ -181,9 +187,7 @@ float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g,
     int runs = 0;
     // The first loads the algorithm's code and does not count.
     for (int run = -1; run < kRuns && spent_us < kCandidateUs; ++run) {
-        CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
-                                   static_cast<size_t>(kGemmWorkspaceUsed),
-                                   static_cast<cudaStream_t>(stream)));
+        clear_workspace(workspace, stream);
         watch.start();
         if (multiply(product, algorithm, g, workspace, stream) != CUBLAS_STATUS_SUCCESS)
             return std::numeric_limits<float>::infinity();
@@ -209,9 +213,7 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     float us[kGemmCandidates];
     for (int i = 0; i < found; ++i)
         us[i] = time_of(product, candidates[i].algo, g, workspace, stream);
-    CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
-                               static_cast<size_t>(kGemmWorkspaceUsed),
-                               static_cast<cudaStream_t>(stream)));
+    clear_workspace(workspace, stream);
     CUDA_CHECK(cudaDeviceSynchronize());
     const int best = choose_candidate(us, found);
     if (us[best] == std::numeric_limits<float>::infinity()) no_algorithm(key);
@@ -223,8 +225,11 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     return candidates[best].algo;
 }
 
-// Whether this library takes an algorithm that an earlier run chose, within what is allowed.
-bool is_usable(const Product& product, const Algorithm& algorithm) {
+// Whether this library takes an algorithm that an earlier run chose, within what is allowed, and
+// runs it: on the very operands, as tune() does, so that its code is on the GPU before a graph
+// wants it.
+bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+               void* stream) {
     uint32_t reduction = 0;
     if (library.cublasLtMatmulAlgoConfigGetAttribute(
             &algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof reduction,
@@ -232,10 +237,15 @@ bool is_usable(const Product& product, const Algorithm& algorithm) {
         (reduction & ~kReductions) != 0)
         return false;
     cublasLtMatmulHeuristicResult_t result = {};
-    return library.cublasLtMatmulAlgoCheck(library.handle, product.operation, product.a, product.b,
-                                           product.c, product.c, &algorithm,
-                                           &result) == CUBLAS_STATUS_SUCCESS &&
-           result.workspaceSize <= static_cast<size_t>(kGemmWorkspaceUsed);
+    if (library.cublasLtMatmulAlgoCheck(library.handle, product.operation, product.a, product.b,
+                                        product.c, product.c, &algorithm,
+                                        &result) != CUBLAS_STATUS_SUCCESS ||
+        result.workspaceSize > static_cast<size_t>(kGemmWorkspaceUsed))
+        return false;
+    const bool runs = multiply(product, algorithm, g, workspace, stream) == CUBLAS_STATUS_SUCCESS;
+    clear_workspace(workspace, stream);
+    CUDA_CHECK(cudaDeviceSynchronize());
+    return runs;
 }
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
@@ -246,10 +256,12 @@ Algorithm choose_algorithm(const Product& product, const ProductKey& key, const 
         return first.algo;
     }
     const GemmEntry* given = choices.given(key);
-    if (given == nullptr || !is_usable(product, std::bit_cast<Algorithm>(given->algorithm)))
+    if (given == nullptr) return tune(product, key, g, workspace, stream);
+    const auto algorithm = std::bit_cast<Algorithm>(given->algorithm);
+    if (!is_usable(product, algorithm, g, workspace, stream))
         return tune(product, key, g, workspace, stream);
     choices.take(*given);
-    return std::bit_cast<Algorithm>(given->algorithm);
+    return algorithm;
 }
 
 // cuBLASLt's matrices stand in columns: it computes the transpose, c_NM = b_NK a_KM, of which our
