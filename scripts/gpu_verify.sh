@@ -28,6 +28,9 @@ output=${1:-perf/results/$(date -u +%Y-%m-%d)-$(tr ' ' '-' <<< "$name").json}
 logs=${output%.json}
 mkdir -p "$logs"
 export OMP_WAIT_POLICY=passive
+# Behind where the system has cuBLASLt.
+packages=$(scripts/cublaslt_path.sh)
+[[ -z $packages ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$packages
 echo "gpu_verify: $gpu; commit $commit"
 
 status=0

@@ -98,25 +98,41 @@ int find_candidates(const Product& product, const ProductKey& key, int most,
           key.add_align != 0 ? key.add_align : key.c_align);
     align(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.c_align);
     int found = 0;
-    CUBLASLT_CHECK(library.cublasLtMatmulAlgoGetHeuristic(
+    const cublasStatus_t status = library.cublasLtMatmulAlgoGetHeuristic(
         library.handle, product.operation, product.a, product.b, product.c, product.c, preference,
-        most, candidates, &found));
+        most, candidates, &found);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED)
+        found = 0;
+    else
+        check_status(status, "cublasLtMatmulAlgoGetHeuristic");
     CUBLASLT_CHECK(library.cublasLtMatmulPreferenceDestroy(preference));
     const auto failed = [](const auto& c) { return c.state != CUBLAS_STATUS_SUCCESS; };
     return static_cast<int>(std::remove_if(candidates, candidates + found, failed) - candidates);
 }
 
 [[noreturn]] void no_algorithm(const ProductKey& key) {
-    char note[160];
-    std::snprintf(note, sizeof note, "cuBLASLt has no algorithm for m %lld n %lld k %lld, %s to %s",
+    char note[320];
+    std::snprintf(note, sizeof note,
+                  "cuBLASLt has no algorithm for m %lld n %lld k %lld, %s to %s%s; strides %lld "
+                  "%lld %lld, transposed %d %d, on bytes %d %d %d, added %d, bias %d",
                   static_cast<long long>(key.m), static_cast<long long>(key.n),
-                  static_cast<long long>(key.k), dtype_name(key.in), dtype_name(key.out));
+                  static_cast<long long>(key.k), dtype_name(key.in), dtype_name(key.out),
+                  key.tf32 ? " in tf32" : "", static_cast<long long>(key.a_stride),
+                  static_cast<long long>(key.b_stride), static_cast<long long>(key.c_stride),
+                  key.a_transposed, key.b_transposed, key.a_align, key.b_align, key.c_align,
+                  key.add_align, key.bias_align);
     check_failed(__FILE__, __LINE__, "cublasLtMatmulAlgoGetHeuristic", note);
 }
 
 void* aligned_workspace(void* workspace) {
     return reinterpret_cast<void*>(
         align_up(reinterpret_cast<int64_t>(workspace), kGemmWorkspaceAlign));
+}
+
+void clear_workspace(void* workspace, void* stream) {
+    CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
+                               static_cast<size_t>(kGemmWorkspaceUsed),
+                               static_cast<cudaStream_t>(stream)));
 }
 
 cublasStatus_t multiply(const Product& product, const Algorithm& algorithm, const Gemm& g,
@@ -171,9 +187,7 @@ float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g,
     int runs = 0;
     // The first loads the algorithm's code and does not count.
     for (int run = -1; run < kRuns && spent_us < kCandidateUs; ++run) {
-        CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
-                                   static_cast<size_t>(kGemmWorkspaceUsed),
-                                   static_cast<cudaStream_t>(stream)));
+        clear_workspace(workspace, stream);
         watch.start();
         if (multiply(product, algorithm, g, workspace, stream) != CUBLAS_STATUS_SUCCESS)
             return std::numeric_limits<float>::infinity();
@@ -199,9 +213,7 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     float us[kGemmCandidates];
     for (int i = 0; i < found; ++i)
         us[i] = time_of(product, candidates[i].algo, g, workspace, stream);
-    CUDA_CHECK(cudaMemsetAsync(aligned_workspace(workspace), 0,
-                               static_cast<size_t>(kGemmWorkspaceUsed),
-                               static_cast<cudaStream_t>(stream)));
+    clear_workspace(workspace, stream);
     CUDA_CHECK(cudaDeviceSynchronize());
     const int best = choose_candidate(us, found);
     if (us[best] == std::numeric_limits<float>::infinity()) no_algorithm(key);
@@ -213,8 +225,11 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     return candidates[best].algo;
 }
 
-// Whether this library takes an algorithm that an earlier run chose, within what is allowed.
-bool is_usable(const Product& product, const Algorithm& algorithm) {
+// Whether this library takes an algorithm that an earlier run chose, within what is allowed, and
+// runs it: on the very operands, as tune() does, so that its code is on the GPU before a graph
+// wants it.
+bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+               void* stream) {
     uint32_t reduction = 0;
     if (library.cublasLtMatmulAlgoConfigGetAttribute(
             &algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction, sizeof reduction,
@@ -222,10 +237,15 @@ bool is_usable(const Product& product, const Algorithm& algorithm) {
         (reduction & ~kReductions) != 0)
         return false;
     cublasLtMatmulHeuristicResult_t result = {};
-    return library.cublasLtMatmulAlgoCheck(library.handle, product.operation, product.a, product.b,
-                                           product.c, product.c, &algorithm,
-                                           &result) == CUBLAS_STATUS_SUCCESS &&
-           result.workspaceSize <= static_cast<size_t>(kGemmWorkspaceUsed);
+    if (library.cublasLtMatmulAlgoCheck(library.handle, product.operation, product.a, product.b,
+                                        product.c, product.c, &algorithm,
+                                        &result) != CUBLAS_STATUS_SUCCESS ||
+        result.workspaceSize > static_cast<size_t>(kGemmWorkspaceUsed))
+        return false;
+    const bool runs = multiply(product, algorithm, g, workspace, stream) == CUBLAS_STATUS_SUCCESS;
+    clear_workspace(workspace, stream);
+    CUDA_CHECK(cudaDeviceSynchronize());
+    return runs;
 }
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
@@ -236,10 +256,12 @@ Algorithm choose_algorithm(const Product& product, const ProductKey& key, const 
         return first.algo;
     }
     const GemmEntry* given = choices.given(key);
-    if (given == nullptr || !is_usable(product, std::bit_cast<Algorithm>(given->algorithm)))
+    if (given == nullptr) return tune(product, key, g, workspace, stream);
+    const auto algorithm = std::bit_cast<Algorithm>(given->algorithm);
+    if (!is_usable(product, algorithm, g, workspace, stream))
         return tune(product, key, g, workspace, stream);
     choices.take(*given);
-    return std::bit_cast<Algorithm>(given->algorithm);
+    return algorithm;
 }
 
 // cuBLASLt's matrices stand in columns: it computes the transpose, c_NM = b_NK a_KM, of which our
@@ -302,10 +324,17 @@ GpuProducts products_in_use() {
 std::string find_cublaslt() {
     if (library.cublasLtCreate != nullptr) return "";
     const std::string name = "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000);
-    void* loaded = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* loaded = nullptr;
+    std::string tried;
+    // Where the system's loader looks, and where a toolkit puts it of which the loader was not
+    // told.
+    for (const char* folder : {"", "/usr/local/cuda/lib64/"}) {
+        loaded = ::dlopen((folder + name).c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (loaded != nullptr) break;
+        tried += std::string(tried.empty() ? "" : "; ") + ::dlerror();
+    }
     if (loaded == nullptr)
-        return std::string("cuBLASLt, a part of the CUDA toolkit, cannot be loaded: ") +
-               ::dlerror();
+        return "cuBLASLt, a part of the CUDA toolkit, cannot be loaded: " + tried;
     Library found;
 #define PLUMB_FIND(function)                                                                 \
     found.function = reinterpret_cast<decltype(found.function)>(::dlsym(loaded, #function)); \

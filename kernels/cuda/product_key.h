@@ -12,7 +12,10 @@
 namespace plumb::cuda {
 
 inline constexpr int kProductsMax = 1024;
-inline constexpr int kAlignMax = 256;
+// No algorithm reads more than 16 bytes at once or wants more of an address (cuBLAS's own advice
+// for tensor cores). Were more told apart, equal products of a model's layers, or of plans that
+// place tensors differently, would have different algorithms and so different bits.
+inline constexpr int kAlignMax = 16;
 
 struct ProductKey {
     int64_t m, n, k, a_stride, b_stride, c_stride;

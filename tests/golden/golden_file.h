@@ -11,6 +11,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/types.h"
+#include "tests/source_path.h"
 
 namespace plumb {
 
@@ -61,7 +62,7 @@ struct Golden {
 
 // `name` is "gpt2", "llama" or "llama_bias". Throws when the file is missing or malformed.
 inline Golden read_golden(const std::string& name) {
-    const std::string path = std::string(PLUMB_SOURCE_DIR) + "/tests/golden/" + name + ".json";
+    const std::string path = source_path("tests/golden/" + name + ".json");
     std::ifstream file(path);
     if (!file) throw Error(ExitCode::io, "cannot open " + path);
     const nlohmann::json json = nlohmann::json::parse(file);

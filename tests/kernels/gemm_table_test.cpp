@@ -19,8 +19,8 @@ ProductKey some_product(int64_t m) {
     p.k = 3072;
     p.a_stride = p.b_stride = 3072;
     p.c_stride = 768;
-    p.a_align = p.b_align = p.c_align = 256;
-    p.bias_align = 64;
+    p.a_align = p.b_align = p.c_align = 16;
+    p.bias_align = 8;
     p.in = Dtype::bf16;
     p.out = Dtype::f32;
     p.b_transposed = true;
@@ -76,7 +76,7 @@ TEST(GemmTable, IsALineOfTextPerProduct) {
               "products 1\n"
               "m n k in out a a_stride b b_stride c_stride a_align b_align c_align add_align "
               "bias_align tf32 time_us tried algorithm\n"
-              "1 768 3072 bf16 f32 rows 3072 columns 3072 768 256 256 256 0 64 0 12.046 8 0fa0" +
+              "1 768 3072 bf16 f32 rows 3072 columns 3072 768 16 16 16 0 8 0 12.046 8 0fa0" +
                   std::string(124, '0') + "\n");
 }
 
@@ -99,7 +99,7 @@ TEST(GemmTable, TheLongestLinesFit) {
         p.m += kLong;
         p.n = p.k = p.a_stride = p.b_stride = p.c_stride = kLong;
         p.a_transposed = true;
-        p.add_align = p.bias_align = 256;
+        p.add_align = p.bias_align = kAlignMax;
         e.time_ns = 999'999'999'999;
     }
     const std::string text = format_gemm_table(table);
@@ -139,10 +139,10 @@ TEST(GemmTable, RefusesALineByItsNumber) {
         {{"\n1 768", "\n2 768"}, "line 8: products must be in order, each once"},
         {{"bf16 f32", "f64 f32"}, "line 7: in is \"f64\"; it must be f32 or bf16 or f16"},
         {{"rows", "cols"}, "line 7: a is \"cols\"; it must be rows or columns"},
-        {{" 256 ", " 255 "}, "line 7: a_align is no power of two"},
-        {{" 256 ", " 512 "}, "line 7: a_align is \"512\"; it must be from 1 to 256"},
-        {{" 256 ", " 0 "}, "line 7: a_align is \"0\"; it must be from 1 to 256"},
-        {{" 0 64 0 ", " 0 64 1 "}, "line 7: tf32 is \"1\"; it must be from 0 to 0"},
+        {{" 16 ", " 15 "}, "line 7: a_align is no power of two"},
+        {{" 16 ", " 32 "}, "line 7: a_align is \"32\"; it must be from 1 to 16"},
+        {{" 16 ", " 0 "}, "line 7: a_align is \"0\"; it must be from 1 to 16"},
+        {{" 0 8 0 ", " 0 8 1 "}, "line 7: tf32 is \"1\"; it must be from 0 to 0"},
         {{"12.046", "12.46"}, "its hash or spelling is not what was written"},
         {{"12.046", "12"}, "line 7: time_us's fraction is \"\"; it must be from 0 to 999"},
         {{"12.046 8", "12.046 9"}, "line 7: tried is \"9\"; it must be from 1 to 8"},
@@ -209,7 +209,7 @@ TEST(GemmTable, FindsAProductByAllOfItsKey) {
     const GemmTable table = some_table(20);
     for (const GemmEntry& e : table.entries) EXPECT_EQ(find_entry(table, e.product), &e);
     ProductKey other = some_product(7);
-    other.a_align = 16;
+    other.a_align = 8;
     EXPECT_EQ(find_entry(table, other), nullptr);
     EXPECT_EQ(find_entry(table, some_product(21)), nullptr);
     EXPECT_EQ(find_entry(GemmTable{}, other), nullptr);
@@ -260,18 +260,18 @@ Gemm some_gemm(const char* data) {
 }
 
 TEST(ProductKey, KnowsAlignmentsButNotAddresses) {
-    alignas(512) static char data[1024];
+    alignas(64) static char data[1024];
     const ProductKey key = key_of(some_gemm(data));
     EXPECT_EQ(key.m, 64);
-    EXPECT_EQ(key.a_align, 256);
+    EXPECT_EQ(key.a_align, 16);
     EXPECT_EQ(key.add_align, 0);
     EXPECT_EQ(key.bias_align, 0);
-    EXPECT_EQ(key_of(some_gemm(data + 256)), key);
-    EXPECT_EQ(key_of(some_gemm(data + 48)).c_align, 16);
+    EXPECT_EQ(key_of(some_gemm(data + 16)), key);
+    EXPECT_EQ(key_of(some_gemm(data + 24)).c_align, 8);
     Gemm g = some_gemm(data);
     g.add = data + 64;
     g.bias = data + 4;
-    EXPECT_EQ(key_of(g).add_align, 64);
+    EXPECT_EQ(key_of(g).add_align, 16);
     EXPECT_EQ(key_of(g).bias_align, 4);
 }
 
@@ -288,7 +288,7 @@ TEST(ProductIndex, FindsEachOfAllItHasRoomFor) {
     // Keys that differ in one field each, then in m alone.
     std::vector<ProductKey> keys(12, some_product(1));
     keys[0].m = keys[1].n = keys[2].k = keys[3].a_stride = keys[4].b_stride = keys[5].c_stride = 99;
-    keys[6].a_align = keys[7].add_align = keys[8].bias_align = 8;
+    keys[6].a_align = keys[7].add_align = keys[8].bias_align = 4;
     keys[9].in = keys[10].out = Dtype::f16;
     keys[11].tf32 = true;
     for (int64_t m = 2; keys.size() < static_cast<size_t>(kProductsMax); ++m)

@@ -11,6 +11,7 @@
 #include "runtime/base/random.h"
 #include "tests/golden/golden_model.h"
 #include "tests/kernels/bound_case.h"
+#include "tests/source_path.h"
 
 namespace plumb::testing {
 namespace {
@@ -244,7 +245,7 @@ TEST_P(Sampling, OneTokenIsTheGreedyOne) {
 
 // The reference against transformers (scripts/make_goldens.py), and the kernel against both.
 TEST_P(Sampling, ProcessorsAreThoseOfHuggingFace) {
-    std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/sampling.json");
+    std::ifstream file(source_path("tests/golden/sampling.json"));
     const nlohmann::json golden = nlohmann::json::parse(file);
     const auto size = golden.at("vocab_size").get<int64_t>();
     const KernelCase c = sample_case(1, size);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/source_path.h"
 #include "tests/trainer/train_folder.h"
 
 namespace plumb {
@@ -110,12 +111,12 @@ TEST_F(TrainDtype, ALossScaleThatIsTooLargeFallsWithoutEndingTheRun) {
 
 // This project's own documents and sources: real text that is always there.
 std::vector<std::string> own_files() {
-    const std::string root = PLUMB_SOURCE_DIR "/";
     std::vector<std::string> files;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(root + "runtime"))
+    const std::string sources = source_path("runtime");
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(sources))
         if (entry.path().extension() == ".cpp") files.push_back(entry.path());
     for (const char* name : {"DESIGN.md", "README.md", "formats/CHECKPOINT.md"})
-        files.push_back(root + name);
+        files.push_back(source_path(name));
     std::sort(files.begin(), files.end());
     return files;
 }

@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <map>
 
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/cuda_check.h"
@@ -10,6 +11,16 @@
 namespace plumb::testing::gpu {
 
 namespace {
+
+struct Blocks {
+    std::multimap<size_t, void*> free;
+    std::map<void*, size_t> size_of;
+};
+// For as long as any test runs.
+Blocks& blocks() {
+    static Blocks& made = *new Blocks;
+    return made;
+}
 
 std::optional<Isa> find_gpu() {
     int count = 0;
@@ -40,16 +51,23 @@ std::optional<Isa> isa() {
     return found;
 }
 
+// Managed memory is slow to be touched first, and hundreds of cases want scratch of the same size:
+// what is released is kept for the next that asks for as much.
 void* allocate(size_t size_bytes) {
     if (!isa()) return ::operator new(size_bytes);
+    auto& [free, size_of] = blocks();
+    if (const auto kept = free.find(size_bytes); kept != free.end())
+        return free.extract(kept).mapped();
     void* memory = nullptr;
     CUDA_CHECK(cudaMallocManaged(&memory, size_bytes));
+    size_of[memory] = size_bytes;
     return memory;
 }
 
 void release(void* memory) {
     if (!isa()) return ::operator delete(memory);
-    CUDA_CHECK(cudaFree(memory));
+    auto& [free, size_of] = blocks();
+    free.emplace(size_of.at(memory), memory);
 }
 
 void run(Kernel kernel, const KernelArgs& args, bool) {

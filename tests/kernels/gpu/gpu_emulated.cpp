@@ -1,5 +1,6 @@
 #include <new>
 
+#include "kernels/cuda/prepare.h"
 #include "tests/kernels/gpu/cuda_emulation.h"
 #include "tests/kernels/gpu/gpu.h"
 
@@ -19,6 +20,10 @@ void release(void* memory) {
 
 void run(Kernel kernel, const KernelArgs& args, bool reversed) {
     cuda::emulation::set_reversed(reversed);
+    {
+        const cuda::Preparing preparing;
+        kernel(args);
+    }
     kernel(args);
     cuda::emulation::set_reversed(false);
 }
