@@ -186,6 +186,7 @@ void Session::run_section(SectionKind kind) noexcept {
 
 void Session::seal() {
     warm_threads(device_.threads);
+    executor_.end_cold();
     plumb::seal();
 }
 

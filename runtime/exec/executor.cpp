@@ -1,5 +1,6 @@
 #include "runtime/exec/executor.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/exec/seal.h"
@@ -20,6 +21,10 @@ Executor::Executor(const Program& program, const Plan& plan, const ArenaSet& are
     *scalars_ = StepScalars{};
     if (gpu() != nullptr) prepare_kernels();
     if (plan.red_zone_bytes > 0) poison_ = std::make_unique<Poison>(program, plan, arenas);
+}
+
+Executor::~Executor() {
+    end_cold();
 }
 
 // Kernels make what they need for every address that they will run with.
@@ -145,19 +150,27 @@ void Executor::finish() noexcept {
     gpu()->host_wait(GpuLane::compute);
 }
 
+// Hands `size_bytes` in pieces to copy(offset, bytes, pinned memory for them).
+template <typename Copy>
+void Executor::by_pieces(int64_t size_bytes, const Copy& copy) noexcept {
+    if (pinned_ == nullptr) pinned_ = static_cast<char*>(gpu()->allocate_host(kPinnedBytes));
+    CHECK_NOTE(pinned_ != nullptr, "no pinned memory for copies from and to the GPU");
+    gpu()->wait(GpuLane::copy, GpuEvent::ran);
+    for (int64_t offset = 0; offset < size_bytes; offset += kPinnedBytes)
+        copy(offset, std::min(kPinnedBytes, size_bytes - offset));
+}
+
 void Executor::read(TensorId id, int64_t offset_bytes, void* to, int64_t size_bytes) noexcept {
     const char* from = kernel_address(id) + offset_bytes;
     if (gpu() == nullptr) {
         std::memcpy(to, from, static_cast<size_t>(size_bytes));
         return;
     }
-    void* pinned = gpu()->allocate_host(size_bytes);
-    CHECK_NOTE(pinned != nullptr, "no pinned memory for a copy from the GPU");
-    gpu()->wait(GpuLane::copy, GpuEvent::ran);
-    gpu()->copy_to_host(pinned, from, size_bytes, GpuLane::copy);
-    gpu()->host_wait(GpuLane::copy);
-    std::memcpy(to, pinned, static_cast<size_t>(size_bytes));
-    gpu()->release_host(pinned);
+    by_pieces(size_bytes, [&](int64_t offset, int64_t bytes) {
+        gpu()->copy_to_host(pinned_, from + offset, bytes, GpuLane::copy);
+        gpu()->host_wait(GpuLane::copy);
+        std::memcpy(static_cast<char*>(to) + offset, pinned_, static_cast<size_t>(bytes));
+    });
 }
 
 void Executor::write(TensorId id, int64_t offset_bytes, const void* from,
@@ -167,13 +180,16 @@ void Executor::write(TensorId id, int64_t offset_bytes, const void* from,
         std::memcpy(to, from, static_cast<size_t>(size_bytes));
         return;
     }
-    void* pinned = gpu()->allocate_host(size_bytes);
-    CHECK_NOTE(pinned != nullptr, "no pinned memory for a copy to the GPU");
-    std::memcpy(pinned, from, static_cast<size_t>(size_bytes));
-    gpu()->wait(GpuLane::copy, GpuEvent::ran);
-    gpu()->copy_to_gpu(to, pinned, size_bytes, GpuLane::copy);
-    gpu()->host_wait(GpuLane::copy);
-    gpu()->release_host(pinned);
+    by_pieces(size_bytes, [&](int64_t offset, int64_t bytes) {
+        std::memcpy(pinned_, static_cast<const char*>(from) + offset, static_cast<size_t>(bytes));
+        gpu()->copy_to_gpu(to + offset, pinned_, bytes, GpuLane::copy);
+        gpu()->host_wait(GpuLane::copy);
+    });
+}
+
+void Executor::end_cold() noexcept {
+    if (pinned_ != nullptr) gpu()->release_host(pinned_);
+    pinned_ = nullptr;
 }
 
 const uint8_t* Executor::view_for_save(TensorId id, int64_t offset_bytes, int64_t size_bytes,

@@ -29,6 +29,9 @@ class Executor {
     // All arguments outlive the executor.
     Executor(const Program& program, const Plan& plan, const ArenaSet& arenas,
              const KernelTable& kernels, const ExecutorOptions& options);
+    ~Executor();
+    Executor(const Executor&) = delete;
+    Executor& operator=(const Executor&) = delete;
 
     // Cold. These entries will often be run in this order, by a run() of this very list.
     void prepare(std::span<const Entry> entries);
@@ -63,9 +66,11 @@ class Executor {
     // Waits until all runs are done.
     void finish() noexcept;
 
-    // Bytes of any tensor for the host, of what the runs before have made. Cold: takes memory.
+    // Bytes of any tensor for the host, of what the runs before have made. Cold: on a GPU takes
+    // pinned memory, which end_cold() gives back.
     void read(TensorId id, int64_t offset_bytes, void* to, int64_t size_bytes) noexcept;
     void write(TensorId id, int64_t offset_bytes, const void* from, int64_t size_bytes) noexcept;
+    void end_cold() noexcept;
     // For the saving thread, while no run changes the tensor: its bytes, copied to `room` (in the
     // staging arena) when they lie on a GPU.
     const uint8_t* view_for_save(TensorId id, int64_t offset_bytes, int64_t size_bytes,
@@ -82,6 +87,8 @@ class Executor {
         Gpu::Graph graph;
     };
     const Prepared* find_prepared(std::span<const Entry> entries) const noexcept;
+    template <typename Copy>
+    void by_pieces(int64_t size_bytes, const Copy& copy) noexcept;
     void* host_address(TensorId id, int32_t micro_batch) const;
     char* kernel_address(TensorId id) const;
     void run_ops(const Entry& entry) noexcept;
@@ -95,6 +102,8 @@ class Executor {
     StepScalars* scalars_;               // the host's
     const StepScalars* kernel_scalars_;  // the kernels'
     std::vector<Prepared> prepared_;
+    static constexpr int64_t kPinnedBytes = 4 * kMiB;
+    char* pinned_ = nullptr;          // of read and write
     std::unique_ptr<Poison> poison_;  // checked build only
 };
 
