@@ -1,7 +1,7 @@
 // The paths of the CUDA attention kernels that the case table does not reach: every padded head
 // size, heads that are whole packs and heads that are not, more keys than a tile, heads too wide
 // for the tiles, a decode of several parts with many query heads. Bounds are those of the table:
-// the fp64 reference with the fp32 error that each element may have.
+// the fp64 reference with the error that each element may have.
 #include <gtest/gtest.h>
 
 #include "tests/kernels/bound_case.h"
@@ -15,7 +15,7 @@ class AttentionTiles : public ::testing::TestWithParam<Isa> {};
 void expect_reference(const KernelCase& c, const Values& values, Isa isa) {
     Operands<Tracked> expected;
     for (const auto& v : values) expected.emplace_back(v.begin(), v.end());
-    run_reference(c, test_scalars(), &expected);
+    run_reference(c, test_scalars(), &expected, rounds_weights(c, isa));
     BoundCase one(c, values, isa, 1), reversed(c, values, isa, 2);
     for (BoundCase* bound : {&one, &reversed}) {
         bound->poison_outputs();
