@@ -98,8 +98,8 @@ struct Forward {
     static constexpr int kQueries = kWarps * kWarpQueries;
     static constexpr int kKeys = depth > 128 ? 32 : 64;
     static constexpr int kTile = kKeys * tiles::kRow<depth>;
-    static constexpr int64_t kSharedBytes = (kQueries * tiles::kRow<depth> + 4 * kTile) * 2 +
-                                            kQueries * int64_t{sizeof(KeyRange)};
+    static constexpr int64_t kSharedBytes =
+        (kQueries * tiles::kRow<depth> + 4 * kTile) * 2 + kQueries * int64_t{sizeof(KeyRange)};
 };
 
 // A query's base, which is its running maximum in units of log2, less kProbabilityBits so that

@@ -1,6 +1,7 @@
-// The gradients of attention on tensor-core tiles: three products for dq (two of them are made
-// again) and four for dk and dv, each of one unit of work. Five would do if the blocks of keys could
-// add to dq; none may, since the order of such sums is not one order.
+// The gradients of attention on tensor-core tiles: three products for dq, and four for dk and dv,
+// of which two are those of dq made again. Five would do if blocks of keys could add to dq; none
+// may, since such sums would be in no fixed order. Tile shapes are chosen by the registers that
+// sums and scores take, and by the cycles that loads from shared memory take (attention_tiles.h).
 // Path: hot.
 #pragma once
 
@@ -10,10 +11,10 @@
 
 namespace plumb::cuda::tiles {
 
-// A block's own rows, the rows that pass by at once, columns of the results (dk and dv of wide heads
-// are done in two parts, down the grid's y), and shared memory: the block's rows of two operands,
-// two pairs of passing tiles, of which one is filled while the other is read, and of queries what
-// QueryStats are.
+// A block's own rows, the rows that pass by at once, columns of the results (dk and dv of wide
+// heads are done in two parts, down the grid's y), and shared memory: the block's rows of two
+// operands, two pairs of passing tiles, of which one is filled while the other is read, and of
+// queries what QueryStats are.
 template <int depth, int parts, int warps, int passing, int columns, int blocks>
 struct Backward {
     static constexpr int kParts = parts;
@@ -27,12 +28,13 @@ struct Backward {
     static constexpr int kTile = kPassing * kRow<depth>;
     static constexpr int64_t kTilesBytes = (2 * kOwnTile + 4 * kTile) * 2;
 };
-// A warp has sums and two kinds of scores in registers. For dq 32 queries fit, 128 + 64 registers of
-// head size 128: a tile of 32 x 32 scores is 192 tiles multiplied for 80 loads, 1.67 cycles each,
-// two blocks of 105 KiB on sm_90 (sm_80 has room for one). Of head size 64, 64 keys: 1.33 cycles.
+// A warp has sums and two kinds of scores in registers. For dq 32 queries fit, 128 + 64 registers
+// of head size 128: a tile of 32 x 32 scores is 192 tiles multiplied for 80 loads, 1.67 cycles
+// each, two blocks of 105 KiB on sm_90 (sm_80 has room for one). Of head size 64, 64 keys: 1.33
+// cycles.
 template <int depth>
-using QueryBlock = Backward<depth, (depth > 128 ? 1 : 2), 4, (depth > 64 ? 32 : 64), depth,
-                            (depth > 128 ? 1 : 2)>;
+using QueryBlock =
+    Backward<depth, (depth > 128 ? 1 : 2), 4, (depth > 64 ? 32 : 64), depth, (depth > 128 ? 1 : 2)>;
 // dk and dv are two sums: 32 keys fit up to head size 64 (128 + 64 registers, 1.5 cycles). Beyond,
 // 16 keys and 64 queries: of head size 128, 256 tiles multiplied for 144 loads, 2.25 cycles each.
 template <int depth>

@@ -5,10 +5,10 @@
 // two.
 //
 // What bounds these products is shared memory: 128 bytes a cycle, so a load of four matrices takes
-// 4 cycles, in which tensor cores multiply two tiles (sm_80) or three (sm_90 by these
-// instructions). Of 16 columns of b a load serves two tiles for each 16 rows that the warp owns: 32
-// rows halve the cost, where their sums fit into registers. The files that choose shapes count
-// cycles of loads per tile multiplied.
+// 4 cycles, in which tensor cores multiply two tiles (sm_80) or up to three (sm_90, by
+// these instructions). Of 16 columns of b a load serves two tiles for each 16 rows that the warp
+// owns: 32 rows halve the cost, where their sums fit into registers. The files that choose shapes
+// count cycles of loads per tile multiplied.
 //
 // Rows in shared memory have `depth` values, zeros from the head's size on, and 16 bytes of padding
 // so that the 8 rows that a tile reads at once lie in different banks.
@@ -31,7 +31,8 @@
 namespace plumb::cuda::tiles {
 
 // Scores or sums of a warp's rows, 16 to a part, and `columns` columns, as multiply_tiles_* lays
-// them: of tile n, lane (g, t) holds row g, columns 8n + 2t and the next, then the same of row g + 8.
+// them: lane (g, t) holds of tile n in row g columns 8n + 2t and the next, then the same of row
+// g + 8.
 template <int parts, int columns>
 using Fragments = float[static_cast<size_t>(parts)][static_cast<size_t>(columns / 8)][4];
 
@@ -74,9 +75,9 @@ inline constexpr int kProbabilityBits<F16> = 14;
 template <typename T>
 constexpr float kProbabilityScale = static_cast<float>(1 << kProbabilityBits<T>);
 
-// `count` rows of `from`, those beyond `valid` as zeros; by all threads of the block. Heads that are
-// whole packs come asynchronously: a thread takes one pack of every n-th row. Loops are not unrolled
-// where registers are scarce.
+// `count` rows of `from`, those beyond `valid` as zeros; by all threads of the block. Heads that
+// are whole packs come asynchronously: a thread takes one pack of every n-th row. Loops are not
+// unrolled where registers are scarce.
 template <int depth, int threads, typename T>
 __device__ __forceinline__ void load_rows(T* to, const T* from, int64_t row, int count,
                                           int64_t valid, int size) {
@@ -224,8 +225,8 @@ __device__ __forceinline__ bool masks(const SeenKeys& seen, int32_t key, int cou
     return seen.every.low > key || seen.every.high < key + count - 1;
 }
 
-// Scores of a query, row g + 8 half of a part, whose keys stand from `key` on: -inf where it does not
-// see them.
+// Scores of a query, row g + 8 half of a part, whose keys stand from `key` on: -inf where it does
+// not see them.
 template <int columns>
 __device__ __forceinline__ void mask_row(float (&s)[static_cast<size_t>(columns / 8)][4], int half,
                                          const KeyRange& keys, int32_t key) {

@@ -413,8 +413,8 @@ void run_reference(const KernelCase& c, const StepScalars& scalars, Operands<T>*
     Reference<T>{c, scalars, *operands, rounds_weights}.run();
 }
 
-// Whether the kernel does what op.h allows: those of a GPU on tensor-core tiles, which take heads of
-// up to 256 (attention_tiles.h) and, with a cache, more tokens of a row than a decode has.
+// Whether the kernel does what op.h allows: those of a GPU on tensor-core tiles, which take heads
+// of up to 256 (attention_tiles.h) and, with a cache, more tokens of a row than a decode has.
 inline bool rounds_weights(const KernelCase& c, Isa isa) {
     const bool cached = c.kind == OpKind::attention_cached;
     if (c.kind != OpKind::attention && c.kind != OpKind::attention_backward && !cached)
