@@ -9,25 +9,23 @@ namespace {
 
 constexpr int kDeltaThreads = 256;
 
-// delta[b, h, t] = o . do; a warp takes a row.
+// delta[b, h, t] = o . do; `lanes` neighbours, a power of two up to a warp, take a row.
 template <typename T>
 __global__ void __launch_bounds__(kDeltaThreads)
     attention_delta(float* delta, const T* o, const T* d_o, int64_t rows, int64_t tokens,
-                    int64_t heads, int64_t size) {
-    constexpr int64_t kRows = kDeltaThreads / kWarp;
-    const int64_t row =
-        static_cast<int64_t>(blockIdx.x) * kRows + static_cast<int64_t>(threadIdx.x) / kWarp;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+                    int64_t heads, int64_t size, int lanes) {
+    const int64_t row = (static_cast<int64_t>(blockIdx.x) * kDeltaThreads + threadIdx.x) / lanes;
+    const int lane = static_cast<int>(threadIdx.x) % lanes;
     const bool packed = size % kPack<T> == 0;
     const int step = packed ? kPack<T> : 1;
     float sum = 0.0F;
-    for (int64_t d = lane * step; row < rows && d < size; d += kWarp * step) {
+    for (int64_t d = lane * step; row < rows && d < size; d += lanes * step) {
         const Pack<T> x = load_step(o + row * size + d, packed);
         const Pack<T> y = load_step(d_o + row * size + d, packed);
         // Past one value there are zeros.
         for (int n = 0; n < kPack<T>; ++n) sum += widen(x.value[n]) * widen(y.value[n]);
     }
-    sum = warp_sum(sum);
+    for (int n = lanes / 2; n > 0; n /= 2) sum += __shfl_xor_sync(kAllLanes, sum, n);
     const int64_t h = row % heads, t = row / heads % tokens, b = row / heads / tokens;
     if (row < rows && lane == 0) delta[(b * heads + h) * tokens + t] = sum;
 }
@@ -153,10 +151,13 @@ void attention_backward(const KernelArgs& args) noexcept {
     g.dq = args.at<T>(O::dqkv);
     g.dk = g.dq + static_cast<int64_t>(x.heads) * x.size;
     g.dv = g.dk + static_cast<int64_t>(x.kv_heads) * x.size;
-    launch<attention_delta<T>>({ceil_div(rows, kDeltaThreads / kWarp), kDeltaThreads, args.stream},
+    const int64_t step = x.size % kPack<T> == 0 ? kPack<T> : 1;
+    int lanes = kWarp;
+    while (lanes > 1 && lanes / 2 * step >= x.size) lanes /= 2;
+    launch<attention_delta<T>>({ceil_div(rows * lanes, kDeltaThreads), kDeltaThreads, args.stream},
                                delta, static_cast<const T*>(args.at<T>(O::o)), g.d_o, rows,
                                x.tokens, static_cast<int64_t>(x.heads),
-                               static_cast<int64_t>(x.size));
+                               static_cast<int64_t>(x.size), lanes);
     gradients(g, args.stream);
 }
 

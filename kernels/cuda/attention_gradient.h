@@ -48,7 +48,7 @@ template <typename T>
 __device__ __forceinline__ QueryStats stats_of(const AttentionGradient<T>& g, int64_t b, int32_t h,
                                                int64_t t) {
     QueryStats q{keys_of(g.x, b, t), 0.0F, 0.0F};
-    if (t >= g.x.tokens) return q;
+    if (q.keys.high < q.keys.low) return q;
     const int64_t at = (b * g.x.heads + h) * g.x.tokens + t;
     q.lse = g.lse[at] * kLog2E;
     q.delta = g.delta[at];

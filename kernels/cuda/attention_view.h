@@ -120,16 +120,16 @@ __device__ __forceinline__ void store_step(T* to, const Pack<T>& pack, bool pack
 
 // The tile of queries of a block. Late queries see more keys: their blocks start first.
 struct QueryTask {
-    int64_t b;
+    int32_t b;
     int32_t h;
-    int64_t t;
+    int32_t t;
 };
 template <typename T>
-__device__ __forceinline__ QueryTask query_task(const AttentionView<T>& x, int64_t tile) {
-    const int64_t rows = x.batch * x.heads, tiles = ceil_div(x.tokens, tile);
-    const int64_t row = static_cast<int64_t>(blockIdx.x) % rows;
-    const int64_t t = (tiles - 1 - static_cast<int64_t>(blockIdx.x) / rows) * tile;
-    return {row / x.heads, static_cast<int32_t>(row % x.heads), t};
+__device__ __forceinline__ QueryTask query_task(const AttentionView<T>& x, int32_t tile) {
+    const auto block = static_cast<int32_t>(blockIdx.x);
+    const int32_t rows = static_cast<int32_t>(x.batch) * x.heads, row = block % rows;
+    const int32_t tiles = static_cast<int32_t>(ceil_div(x.tokens, int64_t{tile}));
+    return {row / x.heads, row % x.heads, (tiles - 1 - block / rows) * tile};
 }
 template <typename T>
 int64_t query_blocks(const AttentionView<T>& x, int64_t tile) {

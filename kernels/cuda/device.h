@@ -122,6 +122,25 @@ __device__ __forceinline__ void multiply_tiles_f16(float (&c)[4], const uint32_t
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// Two numbers rounded to nearest even, as a pair of the tiles above: x in the low half.
+__device__ __forceinline__ uint32_t round_pair_bf16(float x, float y) {
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+}
+__device__ __forceinline__ uint32_t round_pair_f16(float x, float y) {
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+}
+
+// 2^x in one instruction, within 2 ulps; 0 where that is below 2^-126.
+__device__ __forceinline__ float exp2_of(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #endif
 
 // An invariant of the data that a kernel finds broken: the launch fails, and with it the program.

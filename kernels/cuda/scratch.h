@@ -16,7 +16,7 @@ constexpr int64_t kGemmWorkspaceBytes = kGemmWorkspaceUsed + kGemmWorkspaceAlign
 
 // What a kernel may ask for of a block's shared memory. sm_80 has 163 KiB for a block and sm_90 has
 // 227; sm_86 and sm_89 would run sm_80's code, but have 99.
-constexpr int64_t kBlockSharedMost = 137 * kKiB;
+constexpr int64_t kBlockSharedMost = 139 * kKiB;
 
 // Rows up to which x * w^T streams w through dot products.
 constexpr int64_t kMatmulStreamRows = 8;

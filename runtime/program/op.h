@@ -130,16 +130,22 @@ struct RopeOperands {
 // segment_start[t] .. t of the same sequence. Streaming softmax (Dao et al. 2022): no TxT buffer.
 // Outputs o_BT(HK), lse_BHT f32 (log-sum-exp of scaled scores; optional). Inputs
 // qkv_BT((H+2G)K) laid q heads, k heads, v heads; segment_start_BT i32.
+// Of a 16-bit value dtype a kernel may round probabilities, divided by their sum or not yet, to the
+// precision of that dtype, once and to nearest, where they enter the product with v, whose sums are
+// fp32. Scores, their maximum, the sum of probabilities (not rounded) and lse are fp32.
 struct AttentionOperands {
     enum : int { o, lse, qkv, segment_start, count };
 };
-// Outputs dqkv (every element set). Inputs d_o, qkv, o, lse, segment_start.
+// Outputs dqkv (every element set). Inputs d_o, qkv, o, lse, segment_start. Probabilities p and
+// gradients of scores, p (d_o . v - d_o . o) with p not rounded, may be rounded in the same way
+// where they enter the products that give dqkv; all else is fp32.
 struct AttentionBackwardOperands {
     enum : int { dqkv, d_o, qkv, o, lse, segment_start, count };
 };
 // Writes k and v of each token into the cache at its position, then attends over positions
 // 0..position of its sequence. Tokens with position < 0 are padding: nothing stored, o = 0.
 // Row b of the input is sequence sequences[b] of the cache; b itself where the operand is absent.
+// Probabilities may be rounded as in attention.
 // Outputs o_BT(HK). Updates k_cache_NSGK, v_cache_NSGK (N sequences of S positions). Inputs
 // qkv_BT((H+2G)K), positions_BT i32, sequences_B i32 (optional).
 struct AttentionCachedOperands {

@@ -1,7 +1,7 @@
 // The paths of the CUDA attention kernels that the case table does not reach: every padded head
 // size, heads that are whole packs and heads that are not, more keys than a tile, heads too wide
 // for the tiles, a decode of several parts with many query heads. Bounds are those of the table:
-// the fp64 reference with the fp32 error that each element may have.
+// the fp64 reference with the error that each element may have.
 #include <gtest/gtest.h>
 
 #include "tests/kernels/bound_case.h"
@@ -15,7 +15,7 @@ class AttentionTiles : public ::testing::TestWithParam<Isa> {};
 void expect_reference(const KernelCase& c, const Values& values, Isa isa) {
     Operands<Tracked> expected;
     for (const auto& v : values) expected.emplace_back(v.begin(), v.end());
-    run_reference(c, test_scalars(), &expected);
+    run_reference(c, test_scalars(), &expected, rounds_weights(c, isa));
     BoundCase one(c, values, isa, 1), reversed(c, values, isa, 2);
     for (BoundCase* bound : {&one, &reversed}) {
         bound->poison_outputs();
@@ -69,14 +69,18 @@ TEST_P(AttentionTiles, ForwardOfEveryHeadSize) {
         }
 }
 
+// Several blocks of queries, warps in them and tiles of keys, in each shape of block.
 TEST_P(AttentionTiles, ForwardOfManyTiles) {
-    const KernelCase c =
-        in_dtype(attention_case(OpKind::attention, 1, 150, {2, 1, 16}), Dtype::bf16);
-    Values values = fill_case(c, 8);
-    expect_reference(c, values, GetParam());
-    // One segment.
-    std::fill(values[3].begin(), values[3].end(), 0.0);
-    expect_reference(c, values, GetParam());
+    for (const auto& [tokens, heads] :
+         {std::pair<int64_t, Heads>{150, {2, 1, 16}}, {290, {1, 1, 72}}, {150, {1, 1, 136}}}) {
+        const KernelCase c =
+            in_dtype(attention_case(OpKind::attention, 1, tokens, heads), Dtype::bf16);
+        Values values = fill_case(c, 8);
+        expect_reference(c, values, GetParam());
+        // One segment.
+        std::fill(values[3].begin(), values[3].end(), 0.0);
+        expect_reference(c, values, GetParam());
+    }
 }
 
 TEST_P(AttentionTiles, BackwardOfEveryHeadSize) {
@@ -91,6 +95,8 @@ TEST_P(AttentionTiles, BackwardOfEveryHeadSize) {
 TEST_P(AttentionTiles, BackwardOfManyTiles) {
     for (const Dtype dtype : {Dtype::bf16, Dtype::f16})
         expect_gradients(1, 140, {2, 1, 16}, dtype, 1.0, GetParam());
+    expect_gradients(1, 150, {2, 1, 72}, Dtype::bf16, 1.0, GetParam());
+    expect_gradients(1, 80, {1, 1, 136}, Dtype::bf16, 1.0, GetParam());
 }
 
 // Gradients of scores beyond f16 on either side.

@@ -319,6 +319,19 @@ TEST(Emulation, TilesAreMultipliedAsPtxSays) {
     expect_products<Half>();
 }
 
+// Ties to even, x in the low half.
+TEST(Emulation, PairsAreRoundedToNearest) {
+    for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) {
+        const bool brain = dtype == Dtype::bf16;
+        const auto pair = brain ? round_pair_bf16 : round_pair_f16;
+        const uint32_t one = brain ? 0x3F80U : 0x3C00U;
+        const float ulp = brain ? 0x1p-7F : 0x1p-10F;
+        EXPECT_EQ(pair(1.0F, -1.0F), one | (one | 0x8000U) << 16);
+        EXPECT_EQ(pair(1.0F + 0.5F * ulp, 1.0F + 1.5F * ulp), one | (one + 2) << 16);
+        EXPECT_EQ(pair(1.0F + 0.501F * ulp, 1.0F + 1.499F * ulp), (one + 1) | (one + 1) << 16);
+    }
+}
+
 __global__ void each_collective(int* to) {
     const int lane = static_cast<int>(threadIdx.x);
     to[lane] = __shfl_sync(kAllLanes, lane * 10, 7);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/cuda/scratch.h"
 #include "tests/kernels/case_table.h"
 #include "tests/kernels/tracked.h"
 
@@ -21,6 +22,7 @@ struct Reference {
     const KernelCase& c;
     const StepScalars& s;
     Operands<T>& v;
+    bool rounds_weights = false;  // of attention: probabilities and gradients of scores
 
     T& at(int operand, int64_t i) {
         return v[static_cast<size_t>(operand)][static_cast<size_t>(i)];
@@ -30,6 +32,7 @@ struct Reference {
     // What the op reads again after it was rounded to the value dtype. What it only writes is
     // rounded where results are compared.
     T stored(T x) const { return stored_as(c.value_dtype, x); }
+    T weight(T x) const { return rounds_weights ? may_round(c.value_dtype, x) : x; }
 
     void embed() {
         const int64_t d = c.shape[0].last();
@@ -198,6 +201,7 @@ struct Reference {
             x = exp(x - T(max));
             sum += x;
         }
+        for (T& x : p) x = weight(x);
         for (int64_t d = 0; d < k; ++d) {
             o[d] = 0;
             for (int64_t j = begin; j < end; ++j)
@@ -248,11 +252,11 @@ struct Reference {
                             dp += at(1, o + d) * at(2, val + d);
                         }
                         const T p = exp(score * scale - lse);
-                        const T ds = p * (dp - delta) * scale;
+                        const T dv = weight(p), ds = weight(p * (dp - delta)) * scale;
                         for (int64_t d = 0; d < k; ++d) {
                             at(0, q + d) += ds * at(2, key + d);
                             at(0, key + d) += ds * at(2, q + d);
-                            at(0, val + d) += p * at(1, o + d);
+                            at(0, val + d) += dv * at(1, o + d);
                         }
                     }
                 }
@@ -404,8 +408,19 @@ struct Reference {
 };
 
 template <typename T>
-void run_reference(const KernelCase& c, const StepScalars& scalars, Operands<T>* operands) {
-    Reference<T>{c, scalars, *operands}.run();
+void run_reference(const KernelCase& c, const StepScalars& scalars, Operands<T>* operands,
+                   bool rounds_weights = false) {
+    Reference<T>{c, scalars, *operands, rounds_weights}.run();
+}
+
+// Whether the kernel does what op.h allows: those of a GPU on tensor-core tiles, which take heads
+// of up to 256 (attention_tiles.h) and, with a cache, more tokens of a row than a decode has.
+inline bool rounds_weights(const KernelCase& c, Isa isa) {
+    const bool cached = c.kind == OpKind::attention_cached;
+    if (c.kind != OpKind::attention && c.kind != OpKind::attention_backward && !cached)
+        return false;
+    return is_cuda(isa) && is_half(c.value_dtype) && c.attrs.attention.head_size <= 256 &&
+           (!cached || c.shape[0].dim[1] > cuda::kDecodeTokens);
 }
 
 }  // namespace plumb::testing

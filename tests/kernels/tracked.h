@@ -17,6 +17,13 @@
 // they are bounded and not estimated: `flip` adds up absolutely, to first order, and is no part of
 // the statistics. Whatever else is rounded once, when it is written, is compared through
 // rounded_to(value -+ tolerance) and adds no error at all.
+//
+// A value that a kernel may round on its way into a product (may_round; op.h says where) keeps its
+// value here. If it is rounded, to nearest, its error is at most u = 2^-8 (bf16) or 2^-11 (f16) of
+// it: `rounding` adds up what that does to a result, absolutely and to first order, which no kernel
+// exceeds. Many such errors are independent and no further from 0 than u in either direction, of a
+// standard deviation of at most u / sqrt(3): `rounding2` adds their squares. The smaller of
+// `rounding` and kTolerance sqrt(rounding2) counts: the first for few terms, the second for many.
 // Path: cold.
 #pragma once
 
@@ -33,13 +40,11 @@ struct Tracked {
     double value = 0;
     double error2 = 0;  // squared
     double flip = 0;
+    double rounding = 0;
+    double rounding2 = 0;  // squared
 
     Tracked() = default;
     Tracked(double v) : value(v) {}  // NOLINT: converts as a double would
-    Tracked(double v, double from_operands, double flips, double units = 1)
-        : value(v), flip(flips) {
-        error2 = from_operands + (units * kUnit * v) * (units * kUnit * v);
-    }
 };
 
 // Of a double: the standard functions; of a Tracked: those below.
@@ -51,46 +56,50 @@ using std::tanh;
 inline double square(double x) {
     return x * x;
 }
+// A result `value` of an operation that adds `units` of kUnit, whose slopes by a and b these are.
+inline Tracked result_of(double value, double units, Tracked a, double by_a, Tracked b = {},
+                         double by_b = 0) {
+    Tracked y = value;
+    y.error2 = square(by_a) * a.error2 + square(by_b) * b.error2 + square(units * kUnit * value);
+    y.flip = std::fabs(by_a) * a.flip + std::fabs(by_b) * b.flip;
+    y.rounding = std::fabs(by_a) * a.rounding + std::fabs(by_b) * b.rounding;
+    y.rounding2 = square(by_a) * a.rounding2 + square(by_b) * b.rounding2;
+    return y;
+}
 inline Tracked operator+(Tracked a, Tracked b) {
-    return {a.value + b.value, a.error2 + b.error2, a.flip + b.flip};
+    return result_of(a.value + b.value, 1, a, 1, b, 1);
 }
 inline Tracked operator-(Tracked a, Tracked b) {
-    return {a.value - b.value, a.error2 + b.error2, a.flip + b.flip};
+    return result_of(a.value - b.value, 1, a, 1, b, 1);
 }
 inline Tracked operator-(Tracked a) {
     a.value = -a.value;
     return a;
 }
 inline Tracked operator*(Tracked a, Tracked b) {
-    return {a.value * b.value, square(b.value) * a.error2 + square(a.value) * b.error2,
-            std::fabs(b.value) * a.flip + std::fabs(a.value) * b.flip};
+    return result_of(a.value * b.value, 1, a, b.value, b, a.value);
 }
 inline Tracked operator/(Tracked a, Tracked b) {
     const double q = a.value / b.value;
-    return {q, (a.error2 + square(q) * b.error2) / square(b.value),
-            (a.flip + std::fabs(q) * b.flip) / std::fabs(b.value)};
+    return result_of(q, 1, a, 1 / b.value, b, q / b.value);
 }
 inline Tracked& operator+=(Tracked& a, Tracked b) {
     return a = a + b;
 }
-// f(a), y = f(a.value), with a slope of f.
-inline Tracked function_of(Tracked a, double y, double slope, double units) {
-    return {y, square(slope) * a.error2, std::fabs(slope) * a.flip, units};
-}
 inline Tracked exp(Tracked a) {
     const double y = std::exp(a.value);
-    return function_of(a, y, y, 2);
+    return result_of(y, 2, a, y);
 }
 inline Tracked log(Tracked a) {
-    return function_of(a, std::log(a.value), 1 / a.value, 2);
+    return result_of(std::log(a.value), 2, a, 1 / a.value);
 }
 inline Tracked sqrt(Tracked a) {
     const double y = std::sqrt(a.value);
-    return function_of(a, y, y > 0 ? 1 / (2 * y) : 0, 1);
+    return result_of(y, 1, a, y > 0 ? 1 / (2 * y) : 0);
 }
 inline Tracked tanh(Tracked a) {
     const double y = std::tanh(a.value);
-    return function_of(a, y, 1 - y * y, 2);
+    return result_of(y, 2, a, 1 - y * y);
 }
 inline double value_of(double x) {
     return x;
@@ -99,7 +108,8 @@ inline double value_of(Tracked x) {
     return x.value;
 }
 inline double tolerance_of(Tracked x) {
-    return kTolerance * std::sqrt(x.error2) + x.flip + 1e-37;
+    return kTolerance * std::sqrt(x.error2) + x.flip +
+           std::min(x.rounding, kTolerance * std::sqrt(x.rounding2)) + 1e-37;
 }
 
 // What a value is after it was stored; finite differences (double) need functions that are smooth.
@@ -113,6 +123,17 @@ inline Tracked stored_as(Dtype dtype, Tracked x) {
     y.flip = std::max(rounded_to(dtype, x.value + tolerance) - y.value,
                       y.value - rounded_to(dtype, x.value - tolerance));
     return y;
+}
+
+// A value that may enter a product rounded to a 16-bit dtype.
+inline double may_round(Dtype, double x) {
+    return x;
+}
+inline Tracked may_round(Dtype dtype, Tracked x) {
+    const double most = (dtype == Dtype::bf16 ? 0x1p-8 : 0x1p-11) * std::fabs(x.value);
+    x.rounding += most;
+    x.rounding2 += square(most) / 3;
+    return x;
 }
 
 }  // namespace plumb::testing

@@ -299,5 +299,16 @@ void multiply_tiles_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (
 void multiply_tiles_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     multiply_tiles(c, a, b, [](uint16_t bits) { return f16_value(bits); });
 }
+uint32_t round_pair_bf16(float x, float y) {
+    const auto round = [](float value) {
+        if (value != value) return 0x7FFFU;
+        const auto bits = __builtin_bit_cast(uint32_t, value);
+        return (bits + 0x7FFFU + (bits >> 16 & 1)) >> 16;
+    };
+    return round(x) | round(y) << 16;
+}
+uint32_t round_pair_f16(float x, float y) {
+    return f16_bits(x) | static_cast<uint32_t>(f16_bits(y)) << 16;
+}
 
 }  // namespace plumb::cuda

@@ -7,6 +7,7 @@
 // Path: cold.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -100,6 +101,12 @@ void load_matrices(uint32_t (&r)[4], const void* row);
 void load_matrices_transposed(uint32_t (&r)[4], const void* row);
 void multiply_tiles_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void multiply_tiles_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+uint32_t round_pair_bf16(float x, float y);
+uint32_t round_pair_f16(float x, float y);
+inline float exp2_of(float x) {
+    const float y = std::exp2(x);
+    return y < 0x1p-126F ? 0.0F : y;
+}
 
 }  // namespace plumb::cuda
 
