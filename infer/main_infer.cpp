@@ -108,9 +108,9 @@ CLI::Option* add_list(CLI::App& app, const char* name, std::vector<std::string>&
 // What stands in the settings of the checkpoint for its training and must not stand in the way
 // here; the machine is another one, too.
 std::vector<std::string> fresh_settings() {
-    return {"--run.device=cpu",       "--run.threads=0",       "--run.memory=0",
-            "--run.tf32=false",       "--batch.micro_batch=1", "--batch.global_batch=1",
-            "--train.warmup_steps=0", "--train.loss_chunk=0"};
+    return {"--run.device=cpu",       "--run.threads=0",        "--run.memory=0",
+            "--run.tf32=false",       "--run.graph=true",       "--batch.micro_batch=1",
+            "--batch.global_batch=1", "--train.warmup_steps=0", "--train.loss_chunk=0"};
 }
 
 // An error for what is no integer of 64 bits, of which CLI11 would take the nearest.

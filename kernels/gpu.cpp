@@ -50,7 +50,7 @@ std::string wrong_architecture(const GpuProbe& probe) {
         why += fmt::format(
             " (those of sm_80 use up to {} KiB of shared memory in a block, sm_{} has 99)",
             cuda::kBlockSharedMost / kKiB, probe.capability);
-    return why;
+    return why + "; CUDA_VISIBLE_DEVICES can make another GPU the first";
 }
 
 std::string bytes_text(int64_t bytes) {

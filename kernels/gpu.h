@@ -71,10 +71,10 @@ class Gpu {
     virtual void end_preparing() noexcept = 0;
 
     // Cold. From here on the algorithm of a matrix product that is prepared comes from a table of
-    // an earlier run; of one that is not in it, the fastest is found by running it on its operands,
-    // which must still be zeros, results too. Before, cuBLASLt's first proposal is taken. Returns
-    // "" or why the table, which may be empty, cannot be used; then all are measured.
-    virtual std::string use_products(const std::string& table) = 0;
+    // an earlier run; of one that is not in it, it is cuBLASLt's first proposal, as before, or with
+    // `measure` the fastest, found by running it on its operands, which must still be zeros,
+    // results too. Returns "" or why the table, which may be empty, cannot be used.
+    virtual std::string use_products(const std::string& table, bool measure) = 0;
     virtual GpuProducts products() = 0;
 
     // What KernelArgs::stream takes.

@@ -233,7 +233,7 @@ GpuLimits measure_gpu_limits(GpuBench& bench, Dtype dtype, bool smoke) {
 
 std::unique_ptr<Gpu> open_tuned_gpu() {
     std::unique_ptr<Gpu> gpu = open_gpu();
-    CHECK(gpu->use_products("").empty());
+    CHECK(gpu->use_products("", true).empty());
     return gpu;
 }
 

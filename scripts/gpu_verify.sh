@@ -70,6 +70,7 @@ part() {
 train_124m() {
     local folder run
     folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
     head -c 4000000 < <(while cat README.md DESIGN.md; do :; done) > "$folder/text.txt"
     "$build/bin/plumb-data" "$folder/text.txt" --out "$folder/data" || return 1
     run=(gpt2-124m --train.dtype=bf16
@@ -84,6 +85,7 @@ train_124m() {
     cp "$folder/graph/gemm_algorithms.txt" "$folder/eager/"
     "$build/bin/plumb-train" "${run[@]}" --run.device=cuda "--checkpoint.dir=$folder/eager" \
         --run.graph=false || return 1
+    grep -q '"state_digest":"' "$folder/graph/log.jsonl" || return 1
     diff <(grep -o '"state_digest":"[^"]*"' "$folder/graph/log.jsonl") \
         <(grep -o '"state_digest":"[^"]*"' "$folder/eager/log.jsonl") || return 1
     echo "graph and single launches: the same digests"
@@ -92,7 +94,6 @@ train_124m() {
         grep -o '"digest": *"[^"]*"' | tr -d ' ') \
         <(head -n 1 "$folder/graph/log.jsonl" | grep -o '"digest":"[^"]*"') || return 1
     echo "the run's plan is that of plumb-plan"
-    rm -rf "$folder"
 }
 # COMMAND under compute-sanitizer's memcheck; 77 where that is not installed.
 sanitize() {
@@ -111,7 +112,7 @@ part training 60 "$tests/trainer_tests" --gtest_filter='GpuTrain*'
 part inference 30 "$tests/infer_tests" --gtest_filter='GpuInfer*'
 part train-124m 60 bash -c train_124m
 part sanitizer 40 bash -c 'sanitize "$@"' - "$tests/kernels_tests" \
-    --gtest_filter='Kernels/Optimizer*/sm*:Kernels/AttentionTiles.*OfManyTiles/sm*'
+    --gtest_filter='Kernels/Optimizer*/sm*:Kernels/AttentionTiles.*OfManyTiles/sm*:Kernels/Small*/*_1_1*'
 
 benchmarks=""
 # measure NAME SECONDS COMMAND...: a part that writes JSON to the file named last.
@@ -134,8 +135,8 @@ for turn in 1 2; do
     fi
 done
 if part pytorch-attention 30 perf/pytorch_gpu.py attention; then
-    benchmarks+=",
-  \"pytorch-attention\": $(tail -n 1 "$logs/pytorch-attention.txt")"
+    benchmarks+="${benchmarks:+,
+  }\"pytorch-attention\": $(tail -n 1 "$logs/pytorch-attention.txt")"
 fi
 
 cat > "$output" <<JSON

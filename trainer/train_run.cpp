@@ -123,6 +123,14 @@ void say_peak(const Session& session, double peak_flops) {
         say("the peak of {} is not known: no share of it is shown", session.gpu()->name());
 }
 
+// Where a GPU's algorithms are kept: of the run itself, or of the one that it goes on with.
+std::string products_folder(const RunConfig& config) {
+    const CheckpointSpec& checkpoint = config.run.checkpoint;
+    const bool own = checkpoint.resume == "auto" || checkpoint.resume == "never" ||
+                     std::filesystem::exists(checkpoint.dir + "/" + kProductTableName);
+    return own ? checkpoint.dir : products_folder_of(checkpoint.resume);
+}
+
 // A GPU's algorithms, for later runs in this folder.
 void keep_products(const Session& session) {
     if (session.gpu() == nullptr) return;
@@ -212,7 +220,7 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     for (const std::string& note : config.notes) say("note: {}", note);
     check_folders(config.run.checkpoint);
     const RunData data(config);
-    Session session(config, Purpose::train, kBuildRedZoneBytes, config.run.checkpoint.dir);
+    Session session(config, Purpose::train, kBuildRedZoneBytes, products_folder(config));
     say_plan(session);
     StateIo state(session);
     state.prepare_folder();

@@ -250,18 +250,17 @@ bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
                            void* workspace, void* stream) {
-    if (!choices.in_use()) {
-        cublasLtMatmulHeuristicResult_t first;
-        if (find_candidates(product, key, 1, &first) == 0) no_algorithm(key);
-        return first.algo;
+    if (const GemmEntry* given = choices.given(key)) {
+        const auto algorithm = std::bit_cast<Algorithm>(given->algorithm);
+        if (is_usable(product, algorithm, g, workspace, stream)) {
+            choices.take(*given);
+            return algorithm;
+        }
     }
-    const GemmEntry* given = choices.given(key);
-    if (given == nullptr) return tune(product, key, g, workspace, stream);
-    const auto algorithm = std::bit_cast<Algorithm>(given->algorithm);
-    if (!is_usable(product, algorithm, g, workspace, stream))
-        return tune(product, key, g, workspace, stream);
-    choices.take(*given);
-    return algorithm;
+    if (choices.measures()) return tune(product, key, g, workspace, stream);
+    cublasLtMatmulHeuristicResult_t first;
+    if (find_candidates(product, key, 1, &first) == 0) no_algorithm(key);
+    return first.algo;
 }
 
 // cuBLASLt's matrices stand in columns: it computes the transpose, c_NM = b_NK a_KM, of which our
@@ -313,8 +312,8 @@ void gemm(const Gemm& g, void* workspace, void* stream) noexcept {
     CUBLASLT_CHECK(multiply(product, product.algorithm, g, workspace, stream));
 }
 
-std::string use_products(const std::string& table) {
-    return choices.use(machine_heading(), table);
+std::string use_products(const std::string& table, bool measure) {
+    return choices.use(machine_heading(), table, measure);
 }
 
 GpuProducts products_in_use() {

@@ -20,7 +20,7 @@ std::string load_cublaslt();
 long cublaslt_version() noexcept;
 
 // Gpu::use_products and Gpu::products, after load_cublaslt.
-std::string use_products(const std::string& table);
+std::string use_products(const std::string& table, bool measure);
 GpuProducts products_in_use();
 
 }  // namespace plumb::cuda

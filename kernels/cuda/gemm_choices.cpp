@@ -4,8 +4,9 @@
 
 namespace plumb::cuda {
 
-std::string GemmChoices::use(const GemmHeading& machine, const std::string& table) {
+std::string GemmChoices::use(const GemmHeading& machine, const std::string& table, bool measure) {
     in_use_ = true;
+    measures_ = measure;
     counts_ = {};
     given_ = {machine, {}};
     chosen_.heading = machine;

@@ -14,8 +14,9 @@ namespace plumb::cuda {
 class GemmChoices {
   public:
     // Gpu::use_products on this machine, the same each time. What was chosen before stays chosen.
-    std::string use(const GemmHeading& machine, const std::string& table);
-    bool in_use() const { return in_use_; }
+    std::string use(const GemmHeading& machine, const std::string& table, bool measure = true);
+    // Whether what the table does not say is measured.
+    bool measures() const { return measures_; }
 
     // What the table says of a product; nullptr: nothing.
     const GemmEntry* given(const ProductKey& product) const { return find_entry(given_, product); }
@@ -28,6 +29,7 @@ class GemmChoices {
 
   private:
     bool in_use_ = false;
+    bool measures_ = false;
     GemmTable given_;
     GemmTable chosen_;
     GpuProducts counts_;

@@ -351,7 +351,7 @@ std::vector<Setting> process_settings() {
         {"run.threads", FIELD(run.run.threads), layout, range(0, 1 << 16), "threads",
          "threads of the kernels; 0: all that this process may use"},
         {"run.memory", FIELD(run.run.memory), none, size(0, 4.6e18), "bytes",
-         "memory the run may use, as in 8GiB; 0: no limit"},
+         "memory the run may use, as in 8GiB; of a GPU with run.device = cuda; 0: no limit"},
         {"run.graph",
          FIELD(run.run.graph),
          none,
@@ -360,7 +360,7 @@ std::vector<Setting> process_settings() {
          "on a GPU, a step runs as one CUDA graph; false: kernel by kernel, the same bits"},
         {"run.tf32",
          FIELD(run.run.tf32),
-         layout,
+         training,
          {},
          "",
          "on a GPU, products of fp32 round their factors to tf32 (10 bits of mantissa) and run on "

@@ -73,9 +73,10 @@ std::string products_folder_of(const std::string& checkpoint) {
     return (std::filesystem::absolute(folder) / "..").lexically_normal();
 }
 
-std::string load_products(const std::string& folder, Gpu& gpu, const FileLayer& files) {
+std::string load_products(const std::string& folder, Gpu& gpu, bool measure,
+                          const FileLayer& files) {
     const std::optional<std::string> text = read_table(folder, files);
-    const std::string refused = gpu.use_products(text.value_or(""));
+    const std::string refused = gpu.use_products(text.value_or(""), measure);
     // To the GPU an empty text is no table, to a user it is a damaged one.
     const std::string reason = text && text->empty() ? "it is empty" : refused;
     if (reason.empty()) return "";

@@ -22,7 +22,7 @@ std::string products_folder_of(const std::string& checkpoint);
 
 // Before ops are bound: hands the table in a folder, where there is one, to the GPU. Returns "" or
 // a note that says why it is not used. Throws Error (io) when it is there and cannot be read.
-std::string load_products(const std::string& folder, Gpu& gpu,
+std::string load_products(const std::string& folder, Gpu& gpu, bool measure,
                           const FileLayer& files = posix_files());
 
 // After ops were bound: writes the GPU's table to the folder, which is made if it is missing, when

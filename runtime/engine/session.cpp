@@ -47,14 +47,32 @@ std::string gpu_record() {
 
 }  // namespace
 
+namespace {
+
+void check_tf32(const MachineSpec& machine, const DeviceRecord& device) {
+    if (machine.tf32 && !is_cuda(device.isa))
+        throw Error(ExitCode::bad_input,
+                    fmt::format("run.tf32 is true, but {} has no tf32: set it to false, or "
+                                "run.device to \"cuda\"",
+                                device.name));
+}
+
+}  // namespace
+
 DeviceRecord device_of(const RunConfig& config) {
     const MachineSpec& machine = config.run.run;
     const int32_t threads =
         machine.threads > 0 ? static_cast<int32_t>(machine.threads) : usable_cpus();
-    if (machine.device == "cpu") return host_device(threads);
+    if (machine.device == "cpu") {
+        check_tf32(machine, host_device(threads));
+        return host_device(threads);
+    }
     const std::string name = machine.device == "cuda" ? gpu_record() : machine.device;
     DeviceRecord record;
-    if (named_device(name.c_str(), threads, &record)) return record;
+    if (named_device(name.c_str(), threads, &record)) {
+        check_tf32(machine, record);
+        return record;
+    }
     std::string known = "cpu, cuda";
     for (int i = 0; device_name(i) != nullptr; ++i)
         known += std::string(device_name(i + 1) == nullptr ? " and " : ", ") + device_name(i);
@@ -99,12 +117,7 @@ PlanWith plans_with(const std::string& name, const std::vector<std::string>& ove
 namespace {
 
 // The device, when this program can run on it.
-DeviceRecord runnable(const DeviceRecord& device, const RunConfig& config) {
-    if (config.run.run.tf32 && !is_cuda(device.isa))
-        throw Error(ExitCode::bad_input,
-                    fmt::format("run.tf32: {} has no tf32 (run.device = \"cuda\" has); set it to "
-                                "false",
-                                device.name));
+DeviceRecord runnable(const DeviceRecord& device) {
     if (!has_kernels(device.isa))
         throw Error(ExitCode::bad_input,
                     fmt::format("run.device: {} needs {} kernels; {} (plumb-plan plans for any "
@@ -130,9 +143,11 @@ std::unique_ptr<Gpu> gpu_of(const DeviceRecord& device) {
 }
 
 // Why a table in the folder is not used, if so.
-std::string take_products(Gpu* gpu, const std::string& folder) {
+std::string take_products(Gpu* gpu, const std::string& folder, Purpose purpose) {
     if (gpu == nullptr) return "";
-    return folder.empty() ? gpu->use_products("") : load_products(folder, *gpu);
+    // Inference keeps no table: what it measured would be another the next time.
+    const bool measure = purpose == Purpose::train;
+    return folder.empty() ? gpu->use_products("", measure) : load_products(folder, *gpu, measure);
 }
 
 }  // namespace
@@ -140,10 +155,10 @@ std::string take_products(Gpu* gpu, const std::string& folder) {
 Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes,
                  const std::string& products_folder)
     : config_(resolved(config)),
-      device_(runnable(device_of(config), config)),
+      device_(runnable(device_of(config))),
       gpu_(gpu_of(device_)),
       gpu_memory_before_(gpu_ == nullptr ? GpuMemory{} : gpu_->memory()),
-      products_note_(take_products(gpu_.get(), products_folder)),
+      products_note_(take_products(gpu_.get(), products_folder, purpose)),
       program_(build_program(config_, program_inputs(config_), purpose)),
       plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory, gpu_.get()),

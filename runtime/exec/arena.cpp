@@ -107,16 +107,16 @@ void ArenaSet::map_arena(int arena) {
 void ArenaSet::allocate_arena(int arena, bool copied) {
     const auto taken = [&](void* memory, const char* where) {
         if (memory == nullptr)
-            throw Error(ExitCode::does_not_fit,
-                        fmt::format("cannot allocate arena {} of {} {}; {} of the GPU's are free",
-                                    arena_name(static_cast<Arena>(arena)), mib(size_[arena]), where,
-                                    mib(gpu_->memory().free_bytes)));
+            throw Error(ExitCode::does_not_fit, fmt::format("cannot allocate arena {} of {} {}",
+                                                            arena_name(static_cast<Arena>(arena)),
+                                                            mib(size_[arena]), where));
         return static_cast<char*>(memory);
     };
     const bool on_host = space_of(static_cast<Arena>(arena), MemorySpace::gpu) == MemorySpace::host;
     if (!on_host) base_[arena] = taken(gpu_->allocate(size_[arena]), "on the GPU");
     if (on_host || copied)
-        host_base_[arena] = taken(gpu_->allocate_host(size_[arena]), "in pinned memory");
+        host_base_[arena] =
+            taken(gpu_->allocate_host(size_[arena]), "in pinned memory of the host");
     if (!on_host) return;
     base_[arena] = host_base_[arena];
     mapped_[arena] = size_[arena];

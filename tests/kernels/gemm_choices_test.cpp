@@ -38,10 +38,12 @@ uint8_t algorithm_in(const std::string& text, int64_t m) {
 
 TEST(GemmChoices, AreOffUntilTheyAreUsed) {
     GemmChoices choices;
-    EXPECT_FALSE(choices.in_use());
+    EXPECT_FALSE(choices.measures());
     EXPECT_EQ(choices.products().table, "");
+    EXPECT_EQ(choices.use(kHere, "", false), "");
+    EXPECT_FALSE(choices.measures());
     EXPECT_EQ(choices.use(kHere, ""), "");
-    EXPECT_TRUE(choices.in_use());
+    EXPECT_TRUE(choices.measures());
     EXPECT_EQ(choices.given(product(1)), nullptr);
 }
 
@@ -99,7 +101,7 @@ TEST(GemmChoices, ATableOfAnotherMachineOrDamagedIsNotUsed) {
 
     GemmChoices third;
     EXPECT_EQ(third.use(kHere, table.substr(0, table.size() / 2)).rfind("line ", 0), 0u);
-    EXPECT_TRUE(third.in_use());
+    EXPECT_TRUE(third.measures());
     EXPECT_EQ(third.given(product(1)), nullptr);
 }
 
@@ -121,7 +123,7 @@ TEST(GemmChoices, WhatIsChosenStaysForTheNextFolder) {
 
 TEST(GemmChoices, OfTheEmulatedGpuAreKeptToo) {
     const auto gpu = open_gpu();
-    EXPECT_EQ(gpu->use_products("nonsense"), "line 1: it is missing or cut");
+    EXPECT_EQ(gpu->use_products("nonsense", true), "line 1: it is missing or cut");
     const int64_t before = gpu->products().tuned;
     const Attrs attrs = {};
     // A shape that no other test has.
@@ -157,7 +159,7 @@ TEST(GemmChoices, OfTheEmulatedGpuAreKeptToo) {
     int64_t found = 0;
     for (const GemmEntry& e : table.entries) found += e.product.m == 71 && e.product.k == 40;
     EXPECT_EQ(found, 2);
-    EXPECT_EQ(gpu->use_products(products.table), "");
+    EXPECT_EQ(gpu->use_products(products.table, true), "");
     for (void* memory :
          {data[MatmulOperands::y], data[MatmulOperands::x], data[MatmulOperands::w], scratch})
         gpu->release(memory);

@@ -142,6 +142,18 @@ TEST_F(GpuTrain, AStopRequestSavesTheStepThatItNames) {
     EXPECT_EQ(log("loss").size(), 1u);
 }
 
+// What a run goes on with decides how its products are computed.
+TEST_F(GpuTrain, AlgorithmsComeFromTheFolderThatIsResumed) {
+    const std::string settings = "--train.warmup_steps=2 --checkpoint.every=4 --train.steps=";
+    ASSERT_EQ(train_on_gpu(settings + "4 --checkpoint.dir=first"), 0) << error_;
+    EXPECT_NE(output_.find("products: 0 algorithms from the table, "), std::string::npos);
+    EXPECT_EQ(output_.find(" 0 measured"), std::string::npos) << output_;
+    ASSERT_EQ(train_on_gpu(settings + "8 --checkpoint.dir=second --checkpoint.resume=first"), 0)
+        << error_;
+    EXPECT_NE(output_.find(" from the table, 0 measured in "), std::string::npos) << output_;
+    EXPECT_TRUE(std::filesystem::exists(path("second/gemm_algorithms.txt")));
+}
+
 TEST_F(GpuTrain, WhatCannotRunSaysWhy) {
     EXPECT_EQ(train_on_gpu("--run.memory=1MiB"), 3);
     EXPECT_NE(error_.find("run.memory is 1048576 bytes (1.0 MiB)"), std::string::npos) << error_;

@@ -57,8 +57,8 @@ GemmChoices choices;
 void prepare(const ProductKey& key) {
     if (prepared.find(key) >= 0) return;
     const int number = prepared.add(key);
-    if (!choices.in_use()) return;
     if (const GemmEntry* given = choices.given(key)) return choices.take(*given);
+    if (!choices.measures()) return;
     GemmEntry entry{key, 0, 1, {}};
     std::memcpy(entry.algorithm.data(), &number, sizeof number);
     choices.add_tuned(entry, 0);
@@ -66,8 +66,8 @@ void prepare(const ProductKey& key) {
 
 }  // namespace
 
-std::string use_products(const std::string& table) {
-    return choices.use({"Emulated GPU", 1, kGemmWorkspaceUsed}, table);
+std::string use_products(const std::string& table, bool measure) {
+    return choices.use({"Emulated GPU", 1, kGemmWorkspaceUsed}, table, measure);
 }
 
 GpuProducts products_in_use() {

@@ -210,8 +210,8 @@ class EmulatedGpu final : public Gpu {
 
     void begin_preparing() noexcept override { preparing_.emplace(); }
     void end_preparing() noexcept override { preparing_.reset(); }
-    std::string use_products(const std::string& table) override {
-        return cuda::use_products(table);
+    std::string use_products(const std::string& table, bool measure) override {
+        return cuda::use_products(table, measure);
     }
     GpuProducts products() override { return products_in_use(); }
 

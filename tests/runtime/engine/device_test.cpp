@@ -51,5 +51,15 @@ TEST(Device, CpuIsThisMachineAndANameIsARecord) {
     EXPECT_THROW(device_of(with_device("cuda-sm86")), Error);
 }
 
+// For plans and runs alike.
+TEST(Device, Tf32IsOfAGpu) {
+    RunConfig config = with_device("cuda-sm80");
+    config.run.run.tf32 = true;
+    EXPECT_EQ(device_of(config).isa, Isa::sm80);
+    config.run.run.device = "cpu";
+    EXPECT_THROW(device_of(config), Error);
+    EXPECT_THROW(plan_of(config, Purpose::train), Error);
+}
+
 }  // namespace
 }  // namespace plumb

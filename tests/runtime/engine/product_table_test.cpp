@@ -21,8 +21,8 @@ class GpuOfProducts final : public Gpu {
     explicit GpuOfProducts(uint8_t run, std::string name = "NVIDIA H200")
         : run_(run), name_(std::move(name)) {}
 
-    std::string use_products(const std::string& table) override {
-        return choices_.use({name_, 130002, 32 * kMiB}, table);
+    std::string use_products(const std::string& table, bool measure) override {
+        return choices_.use({name_, 130002, 32 * kMiB}, table, measure);
     }
     GpuProducts products() override { return choices_.products(); }
     void bind(int64_t products) {
@@ -73,7 +73,7 @@ struct ProductTable : ::testing::Test {
 
     // A run that binds so many products; returns the note on its table.
     std::string run(GpuOfProducts* gpu, int64_t products) {
-        const std::string note = load_products(folder, *gpu);
+        const std::string note = load_products(folder, *gpu, true);
         gpu->bind(products);
         store_products(folder, *gpu);
         return note;
@@ -86,7 +86,7 @@ struct ProductTable : ::testing::Test {
     std::string error() {
         GpuOfProducts gpu(9);
         try {
-            load_products(folder, gpu);
+            load_products(folder, gpu, true);
         } catch (const Error& e) {
             EXPECT_EQ(e.code(), ExitCode::io);
             return e.what();
@@ -169,7 +169,7 @@ TEST_F(ProductTable, AnErrorOfTheDiskCostsNoTable) {
         files.fault_at = n;
         GpuOfProducts gpu(2);
         const auto work = [&] {
-            load_products(folder, gpu, files.layer);
+            load_products(folder, gpu, true, files.layer);
             gpu.bind(5);
             store_products(folder, gpu, files.layer);
         };
@@ -191,7 +191,7 @@ TEST_F(ProductTable, AnErrorOfTheDiskCostsNoTable) {
 TEST_F(ProductTable, TheHashIsOfAlgorithmsAndNotOfTimes) {
     const auto table = [](uint8_t run, int64_t products, const char* gpu = "NVIDIA H200") {
         GpuOfProducts made(run, gpu);
-        made.use_products("");
+        made.use_products("", true);
         made.bind(products);
         return made.products().table;
     };
