@@ -201,13 +201,12 @@ __global__ void __launch_bounds__(Forward<depth>::kThreads, Forward<depth>::kBlo
         copy_async_commit();
         if (!uses(seen, key, kKeys)) continue;
         Fragments<kParts, kKeys> s;
-        multiply_rows<depth, kParts, kKeys>(s, own, tile);
+        multiply_rows<depth>(s, own, tile);
         if (masks(seen, key, kKeys)) TILES_UNROLL
         for (int i = 0; i < 2 * kParts; ++i)
             mask_row<kKeys>(s[i / 2], i % 2, keys[at.g + 8 * i], key);
-        softmax_step<kParts, kKeys, depth>(s, run, sums, x.scale * kLog2E,
-                                           static_cast<float>(kProbabilityBits<T>));
-        add_product<kParts, depth, kKeys>(sums, s, tile + F::kTile, 1.0F);
+        softmax_step(s, run, sums, x.scale * kLog2E, static_cast<float>(kProbabilityBits<T>));
+        add_product<depth>(sums, s, tile + F::kTile, 1.0F);
     }
     copy_async_wait<0>();
     const int64_t t = task.t + first + at.g;
@@ -220,8 +219,8 @@ __global__ void __launch_bounds__(Forward<depth>::kThreads, Forward<depth>::kBlo
                 (run.base[i] + log2f(total)) * kLn2;
     }
     const int64_t o_row = static_cast<int64_t>(x.heads) * x.size;
-    store_rows<depth, kParts, depth>(x.o + (row + first) * o_row + head, o_row, left - first, 0,
-                                     x.size, sums, inverse, own);
+    store_rows<depth>(x.o + (row + first) * o_row + head, o_row, left - first, 0, x.size, sums,
+                      inverse, own);
 }
 
 template <int depth, typename T>

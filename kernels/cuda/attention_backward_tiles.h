@@ -52,7 +52,7 @@ __device__ __forceinline__ void fit_scale(const Fragments<parts, rows>& weights,
                                           Fragments<parts, columns>& sums, float& scale, F16) {
     float peak = 0.0F;
     TILES_UNROLL
-    for (const auto& part : weights)
+    for (const auto& part : weights.of_part)
         for (const auto& tile : part)
             for (const float w : tile) {
                 const float size = w < 0.0F ? -w : w;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void fit_scale(const Fragments<parts, rows>& weights,
     const float factor = fitting / scale;
     scale = fitting;
     TILES_UNROLL
-    for (auto& part : sums)
+    for (auto& part : sums.of_part)
         for (auto& tile : part)
             for (float& s : tile) s *= factor;
 }
@@ -131,11 +131,11 @@ __global__ void __launch_bounds__(QueryBlock<depth>::kThreads, QueryBlock<depth>
         copy_async_commit();
         if (!uses(seen, key, kKeys)) continue;
         Fragments<kParts, kKeys> s, ds;
-        multiply_rows<depth, kParts, kKeys>(s, q + own, tile);
+        multiply_rows<depth>(s, q + own, tile);
         if (masks(seen, key, kKeys)) TILES_UNROLL
         for (int i = 0; i < 2 * kParts; ++i)
             mask_row<kKeys>(s[i / 2], i % 2, keys[at.g + 8 * i], key);
-        multiply_rows<depth, kParts, kKeys>(ds, d_o + own, tile + F::kTile);
+        multiply_rows<depth>(ds, d_o + own, tile + F::kTile);
         TILES_UNROLL
         for (int m = 0; m < kParts; ++m)
             for (int n = 0; n < kKeys / 8; ++n)
@@ -144,14 +144,14 @@ __global__ void __launch_bounds__(QueryBlock<depth>::kThreads, QueryBlock<depth>
                     const float p = exp2_of(fmaf(s[m][n][i], x.scale * kLog2E, -lse[r]));
                     ds[m][n][i] = p * (ds[m][n][i] - delta[r]);
                 }
-        fit_scale<kParts, kKeys, depth>(ds, sums, scale, T{});
-        add_product<kParts, depth, kKeys>(sums, ds, tile, scale);
+        fit_scale(ds, sums, scale, T{});
+        add_product<depth>(sums, ds, tile, scale);
     }
     copy_async_wait<0>();
     float factor[2 * kParts];
     for (float& f : factor) f = x.scale / scale;
-    store_rows<depth, kParts, depth>(g.dq + (row + first) * x.q_row + head, x.q_row, left - first,
-                                     0, x.size, sums, factor, q + own);
+    store_rows<depth>(g.dq + (row + first) * x.q_row + head, x.q_row, left - first, 0, x.size, sums,
+                      factor, q + own);
 }
 
 // The last query of row b that sees a key up to `last`; -1: none. In every warp.
@@ -255,9 +255,8 @@ __global__ void __launch_bounds__(KeyBlock<depth>::kThreads, KeyBlock<depth>::kB
         if (!uses(seen, key + first, F::kWarpRows)) continue;
         // dv before ds is made: together they do not fit into the registers.
         Fragments<kParts, kQueries> s, ds;
-        multiply_rows<depth, kParts, kQueries>(s, k + own, q);
-        if (masks(seen, key + first, F::kWarpRows))
-            mask_columns<kParts, kQueries>(s, stats.keys, key + first);
+        multiply_rows<depth>(s, k + own, q);
+        if (masks(seen, key + first, F::kWarpRows)) mask_columns(s, stats.keys, key + first);
         TILES_UNROLL
         for (int n = 0; n < kQueries / 8; ++n)
             for (int e = 0; e < 2; ++e) {
@@ -267,9 +266,8 @@ __global__ void __launch_bounds__(KeyBlock<depth>::kThreads, KeyBlock<depth>::kB
                     p = exp2_of(fmaf(p, x.scale * kLog2E, -lse));
                 }
             }
-        add_product<kParts, F::kColumns, kQueries, depth>(dv, s, d_o + column,
-                                                          kProbabilityScale<T>);
-        multiply_rows<depth, kParts, kQueries>(ds, v + own, d_o);
+        add_product<depth>(dv, s, d_o + column, kProbabilityScale<T>);
+        multiply_rows<depth>(ds, v + own, d_o);
         TILES_UNROLL
         for (int n = 0; n < kQueries / 8; ++n)
             for (int e = 0; e < 2; ++e) {
@@ -279,18 +277,16 @@ __global__ void __launch_bounds__(KeyBlock<depth>::kThreads, KeyBlock<depth>::kB
                     d = s[r / 2][n][r % 2 * 2 + e] * (d - delta);
                 }
             }
-        fit_scale<kParts, kQueries, F::kColumns>(ds, dk, scale, T{});
-        add_product<kParts, F::kColumns, kQueries, depth>(dk, ds, q + column, scale);
+        fit_scale(ds, dk, scale, T{});
+        add_product<depth>(dk, ds, q + column, scale);
     }
     copy_async_wait<0>();
     float k_factor[2 * kParts], v_factor[2 * kParts];
     for (float& f : k_factor) f = x.scale / scale;
     for (float& f : v_factor) f = 1.0F / kProbabilityScale<T>;
     const int64_t to = from + first * x.kv_row;
-    store_rows<depth, kParts, F::kColumns>(g.dk + to, x.kv_row, left - first, column, x.size, dk,
-                                           k_factor, k + own);
-    store_rows<depth, kParts, F::kColumns>(g.dv + to, x.kv_row, left - first, column, x.size, dv,
-                                           v_factor, v + own);
+    store_rows<depth>(g.dk + to, x.kv_row, left - first, column, x.size, dk, k_factor, k + own);
+    store_rows<depth>(g.dv + to, x.kv_row, left - first, column, x.size, dv, v_factor, v + own);
 }
 
 template <int depth, typename T>

@@ -34,7 +34,11 @@ namespace plumb::cuda::tiles {
 // them: lane (g, t) holds of tile n in row g columns 8n + 2t and the next, then the same of row
 // g + 8.
 template <int parts, int columns>
-using Fragments = float[static_cast<size_t>(parts)][static_cast<size_t>(columns / 8)][4];
+struct Fragments {
+    float of_part[parts][columns / 8][4];
+    __device__ __forceinline__ auto& operator[](int part) { return of_part[part]; }
+    __device__ __forceinline__ const auto& operator[](int part) const { return of_part[part]; }
+};
 
 constexpr int kPadding = 8;
 template <int depth>
@@ -112,7 +116,7 @@ __device__ __forceinline__ void multiply_rows(Fragments<parts, columns>& scores,
     const T* a_row = a + l % 16 * kRow<depth> + l / 16 * 8;
     const T* b_row = b + (l / 16 * 8 + l % 8) * kRow<depth> + l / 8 % 2 * 8;
     TILES_UNROLL
-    for (auto& part : scores)
+    for (auto& part : scores.of_part)
         for (auto& tile : part)
             for (float& s : tile) s = 0.0F;
     TILES_UNROLL_TWO
@@ -135,7 +139,7 @@ __device__ __forceinline__ void multiply_rows(Fragments<parts, columns>& scores,
 
 // sums += scale * weights b, weights rounded: the `rows` rows of `columns` values at b, or of a
 // part of longer ones.
-template <int parts, int columns, int rows, int depth = columns, typename T>
+template <int depth, int parts, int columns, int rows, typename T>
 __device__ __forceinline__ void add_product(Fragments<parts, columns>& sums,
                                             const Fragments<parts, rows>& weights, const T* b,
                                             float scale) {
