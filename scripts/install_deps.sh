@@ -8,7 +8,7 @@ set -euo pipefail
 [[ ${SKIP_INSTALL:-} == 1 ]] && exit 0
 
 packages=(g++ cmake make ninja-build libzstd-dev libxxhash-dev libtomlplusplus-dev
-          nlohmann-json3-dev libcli11-dev libfmt-dev libgtest-dev)
+          nlohmann-json3-dev libcli11-dev libfmt-dev libgtest-dev libopenmpi-dev openmpi-bin)
 case "${1:-}" in
     "") ;;
     --ci) packages+=(clang libclang-rt-dev libomp-dev clang-format clang-tidy python3 git chromium) ;;
