@@ -21,6 +21,8 @@ present() {
         g++ | make | clang-format | clang-tidy | python3 | git | chromium)
             command -v "$1" > /dev/null && return ;;
         cmake) cmake_is_enough; return ;;
+        libopenmpi-dev | openmpi-bin)  # any MPI, as clusters have their own
+            command -v mpicxx > /dev/null && command -v mpirun > /dev/null && return ;;
         ninja-build) command -v ninja > /dev/null && return ;;
         clang) command -v clang++ > /dev/null && return ;;
     esac
