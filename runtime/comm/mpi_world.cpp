@@ -101,15 +101,10 @@ class MpiWorld;
 // into planned room.
 class MpiGroup final : public Group {
   public:
-    MpiGroup(MpiWorld& world, GroupAxis axis, const std::vector<int32_t>& ranks);
+    MpiGroup(MpiWorld& world, GroupAxis axis, const std::vector<int32_t>& ranks,
+             FlightRecorder* recorder);
 
     bool needs_room() const noexcept override { return true; }
-    void open(const CommPlace& place, const Offer& offer, const char** parts) noexcept override;
-    void close(const CommPlace&) noexcept override {}  // all has been copied
-    void send(const CommPlace& place, int32_t peer, const char* from,
-              int64_t size_bytes) noexcept override;
-    void receive(const CommPlace& place, int32_t peer, char* to,
-                 int64_t size_bytes) noexcept override;
     void finish_sends(const CommPlace& place, int32_t peer, int32_t left) noexcept override;
 
   private:
@@ -118,15 +113,16 @@ class MpiGroup final : public Group {
         int32_t first = 0;  // the oldest that may be on its way
         int32_t count = 0;
     };
-    int world_rank(int32_t peer) const noexcept { return ranks_[static_cast<size_t>(peer)]; }
-    int collective_tag() const noexcept { return 2 * static_cast<int>(axis_); }
-    int send_tag() const noexcept { return 2 * static_cast<int>(axis_) + 1; }
-    void wait(const CommPlace& place, MPI_Request* requests, const int32_t* ranks,
-              int count) noexcept;
+    void do_open(const CommPlace& place, const Offer& offer, const char** parts,
+                 uint32_t) noexcept override;
+    void do_close(const CommPlace&, uint32_t) noexcept override {}  // all has been copied
+    void do_send(int32_t peer, const char* from, int64_t size_bytes) noexcept override;
+    void do_receive(const CommPlace& place, int32_t peer, char* to,
+                    int64_t size_bytes) noexcept override;
+    int exchange_tag() const noexcept { return 2 * static_cast<int>(axis()); }
+    int send_tag() const noexcept { return 2 * static_cast<int>(axis()) + 1; }
 
     MpiWorld& world_;
-    GroupAxis axis_;
-    std::vector<int32_t> ranks_;          // of the world
     std::vector<MPI_Request> requests_;   // of one open()
     std::vector<int32_t> request_ranks_;  // whose they are, by rank of the world
     std::vector<Sends> sends_;            // by peer
@@ -177,7 +173,7 @@ class MpiWorld final : public World {
     }
 
     std::unique_ptr<Group> make_group(GroupAxis axis, const std::vector<int32_t>& ranks) override {
-        return std::make_unique<MpiGroup>(*this, axis, ranks);
+        return std::make_unique<MpiGroup>(*this, axis, ranks, recorder());
     }
 
     [[noreturn]] void fail(ExitCode code, const char* message) noexcept override {
@@ -218,26 +214,18 @@ class MpiWorld final : public World {
     std::vector<Window> windows_;
 };
 
-MpiGroup::MpiGroup(MpiWorld& world, GroupAxis axis, const std::vector<int32_t>& ranks)
-    : Group(
-          static_cast<int32_t>(std::find(ranks.begin(), ranks.end(), world.rank()) - ranks.begin()),
-          static_cast<int32_t>(ranks.size())),
+MpiGroup::MpiGroup(MpiWorld& world, GroupAxis axis, const std::vector<int32_t>& ranks,
+                   FlightRecorder* recorder)
+    : Group(axis, ranks, world.rank(), recorder),
       world_(world),
-      axis_(axis),
-      ranks_(ranks),
       requests_(2 * ranks.size()),
       sends_(ranks.size()) {
-    CHECK_NOTE(rank() < size(), "a group is made by its own ranks");
     for (const int32_t r : ranks)
         if (r != world.rank()) request_ranks_.insert(request_ranks_.end(), {r, r});
 }
 
-void MpiGroup::wait(const CommPlace& place, MPI_Request* requests, const int32_t* ranks,
-                    int count) noexcept {
-    world_.wait(place, requests, ranks, count);
-}
-
-void MpiGroup::open(const CommPlace& place, const Offer& offer, const char** parts) noexcept {
+void MpiGroup::do_open(const CommPlace& place, const Offer& offer, const char** parts,
+                       uint32_t) noexcept {
     CHECK_NOTE(size() == 1 || offer.room != nullptr, "no room for the bytes of other hosts");
     for (int32_t r = 0; r < size(); ++r)
         parts[r] =
@@ -248,17 +236,17 @@ void MpiGroup::open(const CommPlace& place, const Offer& offer, const char** par
         for (int32_t r = 0; r < size(); ++r) {
             if (r == rank()) continue;
             MPI_CHECK(MPI_Irecv(offer.room + r * offer.size_bytes + first, bytes, MPI_BYTE,
-                                world_rank(r), collective_tag(), MPI_COMM_WORLD,
+                                world_rank(r), exchange_tag(), MPI_COMM_WORLD,
                                 &requests_[count++]));
             MPI_CHECK(MPI_Isend(offer.from + r * offer.stride_bytes + first, bytes, MPI_BYTE,
-                                world_rank(r), collective_tag(), MPI_COMM_WORLD,
+                                world_rank(r), exchange_tag(), MPI_COMM_WORLD,
                                 &requests_[count++]));
         }
-        wait(place, requests_.data(), request_ranks_.data(), static_cast<int>(count));
+        world_.wait(place, requests_.data(), request_ranks_.data(), static_cast<int>(count));
     }
 }
 
-void MpiGroup::send(const CommPlace&, int32_t peer, const char* from, int64_t size_bytes) noexcept {
+void MpiGroup::do_send(int32_t peer, const char* from, int64_t size_bytes) noexcept {
     CHECK_NOTE(size_bytes <= kPieceBytes, "a send of more than 1 GiB");
     Sends& sends = sends_[static_cast<size_t>(peer)];
     CHECK_NOTE(sends.count < kSendsMax, "too many sends on their way");
@@ -267,20 +255,20 @@ void MpiGroup::send(const CommPlace&, int32_t peer, const char* from, int64_t si
                         MPI_COMM_WORLD, &request));
 }
 
-void MpiGroup::receive(const CommPlace& place, int32_t peer, char* to,
-                       int64_t size_bytes) noexcept {
+void MpiGroup::do_receive(const CommPlace& place, int32_t peer, char* to,
+                          int64_t size_bytes) noexcept {
     MPI_Request request;
     const int32_t from = world_rank(peer);
     MPI_CHECK(MPI_Irecv(to, static_cast<int>(size_bytes), MPI_BYTE, from, send_tag(),
                         MPI_COMM_WORLD, &request));
-    wait(place, &request, &from, 1);
+    world_.wait(place, &request, &from, 1);
 }
 
 void MpiGroup::finish_sends(const CommPlace& place, int32_t peer, int32_t left) noexcept {
     Sends& sends = sends_[static_cast<size_t>(peer)];
     const int32_t to = world_rank(peer);
     for (; sends.count > left; --sends.count) {
-        wait(place, &sends.request[sends.first], &to, 1);
+        world_.wait(place, &sends.request[sends.first], &to, 1);
         sends.first = (sends.first + 1) % kSendsMax;
     }
 }

@@ -14,19 +14,22 @@ namespace {
 
 class SelfGroup final : public Group {
   public:
-    SelfGroup() : Group(0, 1) {}
+    SelfGroup(GroupAxis axis, FlightRecorder* recorder) : Group(axis, {0}, 0, recorder) {}
     bool needs_room() const noexcept override { return false; }
-    void open(const CommPlace&, const Offer& offer, const char** parts) noexcept override {
+    void finish_sends(const CommPlace&, int32_t, int32_t) noexcept override {}
+
+  private:
+    void do_open(const CommPlace&, const Offer& offer, const char** parts,
+                 uint32_t) noexcept override {
         parts[0] = offer.from;
     }
-    void close(const CommPlace&) noexcept override {}
-    void send(const CommPlace&, int32_t, const char*, int64_t) noexcept override {
+    void do_close(const CommPlace&, uint32_t) noexcept override {}
+    void do_send(int32_t, const char*, int64_t) noexcept override {
         CHECK_NOTE(false, "one rank has nobody to send to");
     }
-    void receive(const CommPlace&, int32_t, char*, int64_t) noexcept override {
+    void do_receive(const CommPlace&, int32_t, char*, int64_t) noexcept override {
         CHECK_NOTE(false, "one rank has nobody to receive from");
     }
-    void finish_sends(const CommPlace&, int32_t, int32_t) noexcept override {}
 };
 
 class SelfWorld final : public World {
@@ -49,9 +52,9 @@ class SelfWorld final : public World {
         windows_.push_back({static_cast<char*>(memory), size_bytes});
         return windows_.back();
     }
-    std::unique_ptr<Group> make_group(GroupAxis, const std::vector<int32_t>& ranks) override {
+    std::unique_ptr<Group> make_group(GroupAxis axis, const std::vector<int32_t>& ranks) override {
         CHECK(ranks.size() == 1 && ranks[0] == 0);
-        return std::make_unique<SelfGroup>();
+        return std::make_unique<SelfGroup>(axis, recorder());
     }
     [[noreturn]] void fail(ExitCode code, const char* message) noexcept override {
         print_error(message);

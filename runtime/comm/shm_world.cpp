@@ -192,7 +192,7 @@ ShownOffer ShmWorld::shown(const Offer& offer) const noexcept {
 
 std::unique_ptr<Group> ShmWorld::make_group(GroupAxis axis, const std::vector<int32_t>& ranks) {
     barrier();
-    return std::make_unique<ShmGroup>(*this, axis, ranks);
+    return std::make_unique<ShmGroup>(*this, axis, ranks, recorder());
 }
 
 }  // namespace plumb

@@ -5,20 +5,6 @@
 
 namespace plumb {
 
-const char* group_axis_name(GroupAxis axis) noexcept {
-    switch (axis) {
-        case GroupAxis::world:
-            return "world";
-        case GroupAxis::data:
-            return "data";
-        case GroupAxis::pipeline:
-            return "pipeline";
-        case GroupAxis::count:
-            break;
-    }
-    return "?";
-}
-
 std::vector<std::string> World::all_gather(const std::string& mine) {
     const auto bytes = static_cast<int64_t>(mine.size());
     const std::vector<char> told = all_gather(&bytes, sizeof bytes);

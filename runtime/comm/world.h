@@ -49,14 +49,19 @@ class World {
     virtual std::unique_ptr<Group> make_group(GroupAxis axis,
                                               const std::vector<int32_t>& ranks) = 0;
 
+    // Groups that are made later record what they do; outlives them.
+    void set_recorder(FlightRecorder* recorder) { recorder_ = recorder; }
+
     // This rank ends, and why; the others stop with the same exit code. The first that fails of
     // all is the one that is heard.
     [[noreturn]] virtual void fail(ExitCode code, const char* message) noexcept = 0;
 
   protected:
     World(int32_t rank, int32_t size) : rank_(rank), size_(size) {}
+    FlightRecorder* recorder() const { return recorder_; }
 
   private:
+    FlightRecorder* recorder_ = nullptr;
     int32_t rank_;
     int32_t size_;
 };
