@@ -138,6 +138,7 @@ TEST(GemmChoices, TheHashIsOfWhatIsBound) {
     second.use(kHere, three.table);
     EXPECT_EQ(second.products().bound_hash, Hash128{}) << "another program";
     second.bind(product(2));
+    EXPECT_NE(second.products().bound_hash, both) << "and no others of this process";
     second.bind(product(1));
     second.bind(product(2));
     EXPECT_EQ(second.products().bound_hash, both) << "known, and bound again";
