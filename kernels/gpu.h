@@ -10,6 +10,7 @@
 #include <string>
 
 #include "runtime/base/dtype.h"
+#include "runtime/base/hash.h"
 #include "runtime/program/kernel_traits.h"
 
 namespace plumb {
@@ -44,6 +45,7 @@ struct GpuProducts {
     int64_t taken = 0;     // products whose algorithm was in the table given
     int64_t tuned = 0;     // whose was measured
     double tuning_ms = 0;  // the time that took
+    Hash128 bound_hash;    // of the algorithms of those that were prepared; zeros: of none
 };
 
 class Gpu {
@@ -76,6 +78,8 @@ class Gpu {
     // results too. Returns "" or why the table, which may be empty, cannot be used.
     virtual std::string use_products(const std::string& table, bool measure) = 0;
     virtual GpuProducts products() = 0;
+    // The name of the file for tables that this GPU and this library can use, and no others.
+    virtual std::string products_file() = 0;
 
     // What KernelArgs::stream takes.
     virtual void* stream(GpuLane lane) noexcept = 0;

@@ -79,10 +79,10 @@ train_124m() {
         "--data.train=$folder/data/train.bin" --checkpoint.every=15)
     "$build/bin/plumb-train" "${run[@]}" --run.device=cuda "--checkpoint.dir=$folder/graph" ||
         return 1
-    cp "$folder/graph/gemm_algorithms.txt" "$logs/gemm_algorithms.txt"
+    cp "$folder/graph"/gemm_algorithms-*.txt "$logs/"
     # The same algorithms, kernel by kernel: the same digests.
     mkdir "$folder/eager"
-    cp "$folder/graph/gemm_algorithms.txt" "$folder/eager/"
+    cp "$folder/graph"/gemm_algorithms-*.txt "$folder/eager/"
     "$build/bin/plumb-train" "${run[@]}" --run.device=cuda "--checkpoint.dir=$folder/eager" \
         --run.graph=false || return 1
     grep -q '"state_digest":"' "$folder/graph/log.jsonl" || return 1

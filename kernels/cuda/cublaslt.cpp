@@ -287,6 +287,7 @@ Product make_product(const ProductKey& key, const Gemm& g, void* workspace, void
 
 const Product& product_of(const Gemm& g, void* workspace, void* stream) {
     const ProductKey key = key_of(g);
+    if (is_preparing()) choices.bind(key);
     const int known = product_index.find(key);
     if (known >= 0) return products[known];
     CHECK_NOTE(is_preparing(), "a product that was not prepared when its op was bound");
@@ -318,6 +319,10 @@ std::string use_products(const std::string& table, bool measure) {
 
 GpuProducts products_in_use() {
     return choices.products();
+}
+
+std::string products_file() {
+    return table_file_name(machine_heading());
 }
 
 std::string find_cublaslt() {

@@ -125,6 +125,7 @@ class CudaGpu final : public Gpu {
         return cuda::use_products(table, measure);
     }
     GpuProducts products() override { return products_in_use(); }
+    std::string products_file() override { return cuda::products_file(); }
 
     void* stream(GpuLane lane) noexcept override { return on(lane); }
 

@@ -44,11 +44,11 @@ class Session {
   public:
     // Throws Error: does_not_fit; bad_input when run.device is not this machine's. With red
     // zones (a multiple of kAlignBytes) dead bytes are poisoned too; results keep their bits. On a
-    // GPU the algorithms of products are those stored in `products_folder` (product_table.h), where
-    // there are any, and the others measured; products_note() says why a table there is not used.
+    // GPU the algorithms of products are those stored in the first of `products_folders` that has a
+    // table (product_table.h), and the others measured; products_note() says why that is not used.
     explicit Session(const RunConfig& config, Purpose purpose,
                      int64_t red_zone_bytes = kBuildRedZoneBytes,
-                     const std::string& products_folder = "");
+                     const std::vector<std::string>& products_folders = {});
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 

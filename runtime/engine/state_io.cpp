@@ -17,6 +17,7 @@
 
 #include "runtime/base/digest.h"
 #include "runtime/base/error.h"
+#include "runtime/engine/numerics.h"
 #include "runtime/engine/state_records.h"
 
 namespace plumb {
@@ -109,6 +110,7 @@ StateIo::StateIo(Session& session, const FileLayer& files)
       model_hash_(model_hash(session.config())),
       training_hash_(training_hash(session.config())),
       layout_hash_(layout_hash(session.config())),
+      numerics_hash_(numerics_hash(session)),
       run_(fresh_uuid()) {
     const Program& program = session.program();
     const bool trains = program.section(SectionKind::forward) >= 0;
@@ -427,6 +429,8 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
                                            reader.path(), to_hex(loaded), to_hex(expected)));
     const std::string training_now = settings_text(session_.config(), HashGroup::training);
     report->differences = differing_settings(lines_of_keys(settings, training_now), training_now);
+    const std::string other = numerics_difference(reader.record().numerics_hash, numerics_hash_);
+    if (!other.empty()) report->differences.push_back(other);
 }
 
 Hash128 StateIo::digest() noexcept {
@@ -485,6 +489,7 @@ Status StateIo::save(const RunRecord& record, SaveReport* report, SaveProgress* 
     request.record.model_hash = model_hash_;
     request.record.training_hash = training_hash_;
     request.record.layout_hash = layout_hash_;
+    request.record.numerics_hash = numerics_hash_;
     request.tensors = records_.data();
     request.tensor_count = static_cast<int64_t>(records_.size());
     request.settings = settings_.data();

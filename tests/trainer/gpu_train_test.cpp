@@ -15,6 +15,7 @@ class GpuTrain : public TrainFolder {
     void SetUp() override {
         if (!testing::gpu::is_there()) GTEST_SKIP() << "no GPU";
         TrainFolder::SetUp();
+        products_ = open_gpu()->products_file();
     }
     int train_on_gpu(const std::string& arguments, const std::string& before = "true") {
         return run_in(PLUMB_GPU_BIN_DIR, "plumb-train", "--run.device=cuda " + arguments, before);
@@ -23,8 +24,8 @@ class GpuTrain : public TrainFolder {
     // fast, measured again, and have other bits.
     void share_products(const std::string& from, const std::string& to) const {
         std::filesystem::create_directory(path(to));
-        ASSERT_TRUE(std::filesystem::copy_file(path(from + "/gemm_algorithms.txt"),
-                                               path(to + "/gemm_algorithms.txt")));
+        ASSERT_TRUE(
+            std::filesystem::copy_file(path(from + "/" + products_), path(to + "/" + products_)));
     }
     // Without the keys that tell of time.
     std::vector<nlohmann::json> steps(const std::string& run) const {
@@ -33,6 +34,8 @@ class GpuTrain : public TrainFolder {
             for (const char* key : {"step_ms", "tokens_per_s", "mfu"}) line.erase(key);
         return lines;
     }
+
+    std::string products_;
 };
 
 TEST_F(GpuTrain, LossesFollowACpusAndARunResumesToTheBit) {
@@ -54,11 +57,13 @@ TEST_F(GpuTrain, LossesFollowACpusAndARunResumesToTheBit) {
         ASSERT_EQ(train_on_gpu(settings + "again --train.stop_at=8 --run.graph=false"), 0)
             << error_;
         ASSERT_EQ(train_on_gpu(settings + "again"), 0) << error_;
+        EXPECT_EQ(output_.find("differs"), std::string::npos) << output_;
         EXPECT_EQ(digests("again"), digests("gpu")) << dtype;
         EXPECT_EQ(steps("again"), steps("gpu")) << dtype;
         // What a GPU has saved, a CPU goes on with.
         ASSERT_EQ(train(settings + "gpu --train.stop_at=0 --train.steps=13"), 0) << error_;
         EXPECT_EQ(log("loss", "gpu").size(), 13u);
+        EXPECT_NE(output_.find("  differs: numerics: "), std::string::npos) << output_;
         for (const char* run : {"cpu", "gpu", "again"}) std::filesystem::remove_all(path(run));
     }
 }
@@ -151,7 +156,14 @@ TEST_F(GpuTrain, AlgorithmsComeFromTheFolderThatIsResumed) {
     ASSERT_EQ(train_on_gpu(settings + "8 --checkpoint.dir=second --checkpoint.resume=first"), 0)
         << error_;
     EXPECT_NE(output_.find(" from the table, 0 measured in "), std::string::npos) << output_;
-    EXPECT_TRUE(std::filesystem::exists(path("second/gemm_algorithms.txt")));
+    EXPECT_EQ(output_.find("differs: numerics"), std::string::npos) << output_;
+    EXPECT_TRUE(std::filesystem::exists(path("second/" + products_)));
+    // One that cannot be read is a note.
+    std::filesystem::remove(path("second/" + products_));
+    std::filesystem::create_directory(path("second/" + products_));
+    ASSERT_EQ(train_on_gpu(settings + "12 --checkpoint.dir=second"), 0) << error_;
+    for (const char* part : {"are measured anew\n", "of this run are not stored\n"})
+        EXPECT_NE(output_.find(part), std::string::npos) << output_;
 }
 
 TEST_F(GpuTrain, WhatCannotRunSaysWhy) {

@@ -49,12 +49,15 @@ void run_product(const Gemm& g, void* workspace) {
     return g.out == Dtype::f32 ? multiply<F16, float>(g) : multiply<F16, F16>(g);
 }
 
+const GemmHeading kHeading = {"Emulated GPU", 1, kGemmWorkspaceUsed};
+
 ProductIndex prepared;
 GemmChoices choices;
 
 // Nothing is measured here: a product that the table does not have takes what would be its first
 // candidate, of 64 bytes that say only which product it was made for.
 void prepare(const ProductKey& key) {
+    choices.bind(key);
     if (prepared.find(key) >= 0) return;
     const int number = prepared.add(key);
     if (const GemmEntry* given = choices.given(key)) return choices.take(*given);
@@ -67,11 +70,15 @@ void prepare(const ProductKey& key) {
 }  // namespace
 
 std::string use_products(const std::string& table, bool measure) {
-    return choices.use({"Emulated GPU", 1, kGemmWorkspaceUsed}, table, measure);
+    return choices.use(kHeading, table, measure);
 }
 
 GpuProducts products_in_use() {
     return choices.products();
+}
+
+std::string products_file() {
+    return table_file_name(kHeading);
 }
 
 // On a lane, a product must have been prepared; the tests of single kernels have no lane.

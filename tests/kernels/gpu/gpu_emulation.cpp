@@ -214,6 +214,7 @@ class EmulatedGpu final : public Gpu {
         return cuda::use_products(table, measure);
     }
     GpuProducts products() override { return products_in_use(); }
+    std::string products_file() override { return cuda::products_file(); }
 
     void* stream(GpuLane l) noexcept override { return &lane(l); }
 
