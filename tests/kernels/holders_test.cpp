@@ -4,6 +4,7 @@
 #include "kernels/cuda/holders.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@ namespace {
 
 constexpr unsigned kNobody = 4194305;  // above any id that Linux gives
 constexpr unsigned long long kUnknown = ~0ULL;
+constexpr int kCannot = 77;
 
 class Holders : public ::testing::Test {
   protected:
@@ -50,11 +52,22 @@ TEST_F(Holders, AreNamedTheLargestFirst) {
 // In a container ids may be the host's, where another process here has the same.
 TEST_F(Holders, HaveNamesOnlyWhereIdsAreTheSystemsOwn) {
     fake_nvml().processes = {{child(), kGiB}};
-    const bool own_namespace =
-        std::filesystem::read_symlink("/proc/self/ns/pid") == "pid:[4026531836]";
-    EXPECT_EQ(text(), (own_namespace ? child_text()
-                                     : "pid " + std::to_string(child_) + " (not visible here)") +
-                          " 1.0 GiB");
+    if (std::filesystem::read_symlink("/proc/self/ns/pid") == "pid:[4026531836]") {
+        EXPECT_EQ(text(), child_text() + " 1.0 GiB");
+    }
+    const std::string unnamed = "pid " + std::to_string(child_) + " (not visible here) 1.0 GiB";
+    const pid_t outer = ::fork();
+    if (outer == 0) {
+        if (::unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0) ::_exit(kCannot);
+        const pid_t inner = ::fork();  // the first process of a namespace of its own
+        if (inner == 0) ::_exit(text() == unnamed ? 0 : 1);
+        int status = 0;
+        ::_exit(::waitpid(inner, &status, 0) == inner ? WEXITSTATUS(status) : kCannot);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(outer, &status, 0), outer);
+    if (WEXITSTATUS(status) == kCannot) GTEST_SKIP() << "no namespaces here";
+    EXPECT_EQ(status, 0);
 }
 
 TEST_F(Holders, AreNotNamedWhenTheSystemDoesNotTell) {

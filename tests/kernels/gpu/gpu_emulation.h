@@ -4,7 +4,8 @@
 // (cuda_emulation.h), as early: at once; or only some of them so early. Results that differ between
 // these need a wait that is missing. Copies must have memory of the GPU on one side and pinned
 // memory on the other, a graph is of kernels only and a kernel or product that was not prepared
-// does not run: anything else aborts with its reason. Path: cold.
+// does not run: anything else aborts with its reason.
+// Path: cold.
 #pragma once
 
 #include <cstdint>
