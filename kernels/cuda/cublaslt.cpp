@@ -148,8 +148,8 @@ cublasStatus_t multiply(const Product& product, const Algorithm& algorithm, cons
 // Whether the library takes an algorithm for a product that is prepared: it runs, on the very
 // operands, and so is its code on the GPU before a graph or a sealed run wants it. A call that
 // finds no memory for that says so, or only that it failed inside; then little memory is left.
-bool runs(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
-          void* stream) {
+bool ran(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+         void* stream) {
     constexpr size_t kLittleBytes = 64 * kMiB;
     const cublasStatus_t status = multiply(product, algorithm, g, workspace, stream);
     if (status == CUBLAS_STATUS_SUCCESS) return true;
@@ -165,12 +165,12 @@ bool runs(const Product& product, const Algorithm& algorithm, const Gemm& g, voi
 }
 
 // The same alone, and leaves the workspace as it was found.
-bool runs_once(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
-               void* stream) {
-    const bool ran = runs(product, algorithm, g, workspace, stream);
+bool ran_once(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+              void* stream) {
+    const bool done = ran(product, algorithm, g, workspace, stream);
     clear_workspace(workspace, stream);
     CUDA_CHECK(cudaDeviceSynchronize());
-    return ran;
+    return done;
 }
 
 // Times launches on a stream.
@@ -217,7 +217,7 @@ float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g,
     for (int run = -1; run < kRuns && spent_us < kCandidateUs; ++run) {
         clear_workspace(workspace, stream);
         watch.start();
-        if (!runs(product, algorithm, g, workspace, stream))
+        if (!ran(product, algorithm, g, workspace, stream))
             return std::numeric_limits<float>::infinity();
         const float us = watch.stop_us();
         if (run < 0) continue;
@@ -268,7 +268,7 @@ bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g
                                         &result) != CUBLAS_STATUS_SUCCESS ||
         result.workspaceSize > static_cast<size_t>(kGemmWorkspaceUsed))
         return false;
-    return runs_once(product, algorithm, g, workspace, stream);
+    return ran_once(product, algorithm, g, workspace, stream);
 }
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
@@ -284,7 +284,7 @@ Algorithm choose_algorithm(const Product& product, const ProductKey& key, const 
     cublasLtMatmulHeuristicResult_t first;
     if (find_candidates(product, key, 1, &first) == 0) no_algorithm(key);
     // Single kernels of tests are prepared on operands that are no zeros.
-    if (choices.in_use() && !runs_once(product, first.algo, g, workspace, stream) &&
+    if (choices.in_use() && !ran_once(product, first.algo, g, workspace, stream) &&
         !no_memory_noted())
         no_algorithm(key);
     return first.algo;
