@@ -82,8 +82,7 @@ class CudaGpu final : public Gpu {
         for (cudaEvent_t& event : events_)
             made = made && CUDA_GRANTED(cudaEventCreateWithFlags(
                                &event, cudaEventDisableTiming | cudaEventBlockingSync));
-        if (!made) refuse(cuda_needs("streams and events"));
-        use_lanes();
+        if (!made || !use_lanes()) refuse(cuda_needs("streams and events"));
     }
     ~CudaGpu() override {
         for (cudaStream_t stream : streams_) CUDA_CHECK(cudaStreamSynchronize(stream));
@@ -196,19 +195,23 @@ class CudaGpu final : public Gpu {
     static std::string unallocated(int64_t size_bytes) {
         return bytes_text(size_bytes) + " cannot be allocated";
     }
-    // What CUDA makes when a lane is used first: the saving thread's is after seal.
-    void use_lanes() {
-        constexpr int64_t kBytes = 256;
+    // So that what CUDA makes when a lane is used first, as the saving thread's is after seal, is
+    // there; false when it found no memory.
+    bool use_lanes() {
+        constexpr size_t kBytes = 256;
         void* of_gpu = allocate(kBytes);
         void* of_host = allocate_host(kBytes);
-        for (const GpuLane lane : {GpuLane::compute, GpuLane::copy, GpuLane::save}) {
-            fill(of_gpu, 0, kBytes, lane);
-            copy_to_host(of_host, of_gpu, kBytes, lane);
-            copy_to_gpu(of_gpu, of_host, kBytes, lane);
-            host_wait(lane);
-        }
+        bool used = true;
+        for (cudaStream_t lane : streams_)
+            used = used && CUDA_GRANTED(cudaMemsetAsync(of_gpu, 0, kBytes, lane)) &&
+                   CUDA_GRANTED(
+                       cudaMemcpyAsync(of_host, of_gpu, kBytes, cudaMemcpyDeviceToHost, lane)) &&
+                   CUDA_GRANTED(
+                       cudaMemcpyAsync(of_gpu, of_host, kBytes, cudaMemcpyHostToDevice, lane)) &&
+                   CUDA_GRANTED(cudaStreamSynchronize(lane));
         release(of_gpu);
         release_host(of_host);
+        return used;
     }
     cudaStream_t on(GpuLane lane) const noexcept { return streams_[static_cast<int>(lane)]; }
     cudaEvent_t of(GpuEvent event) const noexcept { return events_[static_cast<int>(event)]; }
