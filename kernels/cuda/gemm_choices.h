@@ -16,6 +16,7 @@ class GemmChoices {
   public:
     // Gpu::use_products on this machine, the same each time. What was chosen before stays chosen.
     std::string use(const GemmHeading& machine, const std::string& table, bool measure = true);
+    bool in_use() const { return in_use_; }
     // Whether what the table does not say is measured.
     bool measures() const { return measures_; }
 

@@ -25,8 +25,10 @@ StagingBytes checkpoint_staging(const RunConfig& config) {
     staging.planes = codec.planes;
     staging.stored = codec.stored;
     staging.context = codec.context;
-    // A chunk, and the low halves that complete it.
-    if (is_cuda(device_of(config).isa)) staging.live = 2 * chunk_bytes;
+    if (is_cuda(device_of(config).isa)) {
+        staging.live = 2 * chunk_bytes;  // a chunk, and the low halves that complete it
+        staging.passage = chunk_bytes;
+    }
     staging.index =
         planned_index_bytes(records.data(), static_cast<int64_t>(records.size()), chunk_bytes);
     return staging;
@@ -199,7 +201,6 @@ void Session::run_section(SectionKind kind) noexcept {
 
 void Session::seal() {
     warm_threads(device_.threads);
-    executor_.end_cold();
     plumb::seal();
 }
 

@@ -283,12 +283,12 @@ void StateIo::read_elements(CheckpointReader& reader, int64_t tensor, TensorId t
     const TensorRecord& record = reader.tensor(tensor);
     const int64_t element_bytes = dtype_bytes(tensor_dtype(record));
     const int64_t chunk_bytes = reader.header().chunk_bytes_max;
-    std::vector<char> chunk(static_cast<size_t>(chunk_bytes));
+    char* chunk = executor.data<char>(session_.program().io.passage);
     ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / element_bytes);
     Box box;
     for (int64_t first = 0; cursor.next(&box, &first);) {
-        reader.read_box(tensor, box, chunk.data(), staging);
-        executor.write(to, first * element_bytes, chunk.data(), box_elements(box) * element_bytes);
+        reader.read_box(tensor, box, chunk, staging);
+        executor.write(to, first * element_bytes, chunk, box_elements(box) * element_bytes);
     }
 }
 

@@ -81,6 +81,7 @@ class StateIo {
     // Removes old checkpoints of this run beyond checkpoint.keep.
     Status prune(int* removed) noexcept;
 
+    const Session& session() const { return session_; }
     const Uuid& run() const { return run_; }
 
   private:
