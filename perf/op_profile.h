@@ -1,9 +1,10 @@
-// Where the time of a list of entries (a training step, a decode) goes: its ops one kind of shape
-// after another, each beside the least time that the limits of the run allow it. Equal ops are
-// timed together, in the order of the program and on the operands that they have there, as often as
-// it takes to measure them: on a GPU as one graph on which the host waits at the end, so that no
-// launch is in the time. What the entries take as a whole beyond the sum is what lies between ops:
-// gaps, and operands that are not in a cache any more. Path: cold.
+// Where the time of a list of entries (a training step, a decode) goes: its ops beside the least
+// time that the limits of the run allow them. Equal ops are timed together, in the order of the
+// program and on the operands that they have there, as often as it takes to measure them: on a GPU
+// as one graph for which the host waits at the end, so that no launch is in the time. What the
+// entries take as a whole beyond the sum is what lies between ops: gaps, and operands that are not
+// in a cache any more.
+// Path: cold.
 #pragma once
 
 #include <span>
