@@ -101,6 +101,7 @@ void Executor::run_op(const Entry& entry, int32_t op, const BaseTable& table) no
 }
 
 void Executor::run_op(const Entry& entry, int32_t op) noexcept {
+    CHECK_NOTE(poison_ == nullptr, "an op alone leaves bytes that poison takes for stray writes");
     if (bound_[static_cast<size_t>(op)].kernel != nullptr)
         run_op(entry, op, base_table(plan_, arenas_, entry));
 }

@@ -42,6 +42,7 @@ class Executor {
     void run(const Entry& entry) noexcept { run({&entry, 1}); }
     // Cold. One op of an entry's section alone, by its number in the program, for profiles: on a
     // GPU put on the compute lane, or into the graph that is captured there. Host ops do nothing.
+    // Not of a plan with red zones.
     void run_op(const Entry& entry, int32_t op) noexcept;
 
     // The host's side of a shared tensor; of a micro-batch's io row. On a CPU, of any fixed tensor.
