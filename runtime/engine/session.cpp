@@ -201,6 +201,7 @@ void Session::run_section(SectionKind kind) noexcept {
 
 void Session::seal() {
     warm_threads(device_.threads);
+    if (gpu_ != nullptr) gpu_memory_sealed_ = gpu_->memory();
     plumb::seal();
 }
 

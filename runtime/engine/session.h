@@ -60,8 +60,9 @@ class Session {
     Gpu* gpu() const { return gpu_.get(); }  // nullptr: a CPU
     const std::string& products_note() const { return products_note_; }
     const DeviceRecord& device() const { return device_; }
-    // Of the GPU, before the arenas were taken; zeros without one.
+    // Of the GPU, before the arenas were taken, and when seal() ended the start; zeros without one.
     const GpuMemory& gpu_memory_before() const { return gpu_memory_before_; }
+    const GpuMemory& gpu_memory_sealed() const { return gpu_memory_sealed_; }
     // Flop/s that the device makes at most in this program's dtype: measured on a CPU, from the
     // data sheet of a GPU; 0 when it is not known.
     double peak_flops(Purpose purpose) const;
@@ -79,6 +80,7 @@ class Session {
     DeviceRecord device_;
     std::unique_ptr<Gpu> gpu_;  // nullptr: a CPU
     GpuMemory gpu_memory_before_;
+    GpuMemory gpu_memory_sealed_;
     std::string products_note_;
     Program program_;
     Plan plan_;

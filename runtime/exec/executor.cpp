@@ -72,25 +72,34 @@ void Executor::run(std::span<const Entry> entries) noexcept {
 void Executor::run_ops(const Entry& entry) noexcept {
     const Section& section = program_.sections[static_cast<size_t>(entry.section)];
     const BaseTable table = base_table(plan_, arenas_, entry);
-    void* const stream = gpu() == nullptr ? nullptr : gpu()->stream(GpuLane::compute);
     for (int32_t i = section.first_op; i < section.first_op + section.op_count; ++i) {
-        const BoundOp& op = bound_[static_cast<size_t>(i)];
-        if (op.kernel == nullptr) continue;  // the host lane: run by the engine
-        void* data[kMaxOperands];
-        for (int k = 0; k < op.operand_count; ++k) data[k] = table.at(op.operand[k]);
-        const KernelArgs args{&op.attrs,
-                              op.shape,
-                              data,
-                              table.at(op.scratch),
-                              op.scratch_bytes,
-                              kernel_scalars_,
-                              entry.micro_batch,
-                              options_.threads,
-                              stream,
-                              options_.tf32};
-        op.kernel(args);
+        if (bound_[static_cast<size_t>(i)].kernel == nullptr) continue;  // run by the engine
+        run_op(entry, i, table);
         if (poison_) poison_->after(i, table);
     }
+}
+
+void Executor::run_op(const Entry& entry, int32_t op, const BaseTable& table) noexcept {
+    const BoundOp& bound = bound_[static_cast<size_t>(op)];
+    void* data[kMaxOperands];
+    for (int k = 0; k < bound.operand_count; ++k) data[k] = table.at(bound.operand[k]);
+    const KernelArgs args{&bound.attrs,
+                          bound.shape,
+                          data,
+                          table.at(bound.scratch),
+                          bound.scratch_bytes,
+                          kernel_scalars_,
+                          entry.micro_batch,
+                          options_.threads,
+                          gpu() == nullptr ? nullptr : gpu()->stream(GpuLane::compute),
+                          options_.tf32};
+    bound.kernel(args);
+}
+
+void Executor::run_op(const Entry& entry, int32_t op) noexcept {
+    CHECK_NOTE(poison_ == nullptr, "an op alone leaves bytes that poison takes for stray writes");
+    if (bound_[static_cast<size_t>(op)].kernel != nullptr)
+        run_op(entry, op, base_table(plan_, arenas_, entry));
 }
 
 void Executor::begin_input() noexcept {

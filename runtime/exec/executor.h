@@ -41,6 +41,10 @@ class Executor {
 
     void run(std::span<const Entry> entries) noexcept;
     void run(const Entry& entry) noexcept { run({&entry, 1}); }
+    // Cold. One op of an entry's section alone, by its number in the program, for profiles: on a
+    // GPU put on the compute lane, or into the graph that is captured there. Host ops do nothing.
+    // Not of a plan with red zones.
+    void run_op(const Entry& entry, int32_t op) noexcept;
 
     // The host's side of a shared tensor; of a micro-batch's io row. On a CPU, of any fixed tensor.
     template <typename T>
@@ -92,6 +96,7 @@ class Executor {
     void* host_address(TensorId id, int32_t micro_batch) const;
     char* kernel_address(TensorId id) const;
     void run_ops(const Entry& entry) noexcept;
+    void run_op(const Entry& entry, int32_t op, const BaseTable& table) noexcept;
     void prepare_kernels();
 
     const Program& program_;
