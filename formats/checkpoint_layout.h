@@ -26,7 +26,9 @@ inline constexpr uint8_t kTailMagic[8] = {0x1A, 0x0A, 0x0D, 0x31, 0x4B, 0x43, 0x
 inline constexpr uint8_t kManifestMagic[8] = {0x89, 0x50, 0x43, 0x4D, 0x31, 0x0D, 0x0A, 0x1A};
 inline constexpr uint32_t kCheckpointVersion = 2;
 // Feature bits: a reader refuses unknown incompatible bits and ignores unknown compatible ones.
-inline constexpr uint64_t kKnownIncompatible = 0;
+// This one: the run record has a numerics hash, in bytes that were reserved and checked before.
+inline constexpr uint64_t kHasNumericsHash = 1;
+inline constexpr uint64_t kKnownIncompatible = kHasNumericsHash;
 inline constexpr int64_t kChunkAlignBytes = 64;
 inline constexpr int64_t kSettingsBytesMax = kMiB;
 inline constexpr int64_t kTensorCountMax = 1 << 20;
@@ -54,8 +56,14 @@ struct RunRecord {
     Hash128 model_hash;
     Hash128 training_hash;
     Hash128 layout_hash;
-    uint8_t reserved[32] = {};
+    Hash128 numerics_hash;  // runtime/engine/numerics.h; zeros: not known
+    uint8_t reserved[16] = {};
 };
+
+// What the headers of a checkpoint with this record say, no more and no less.
+constexpr uint64_t incompatible_bits(const RunRecord& record) noexcept {
+    return record.numerics_hash == Hash128{} ? 0 : kHasNumericsHash;
+}
 
 struct TensorRecord {
     char name[112] = {};     // printable ASCII, zero-terminated and zero-filled
@@ -146,7 +154,8 @@ struct FileRecord {
 };
 
 static_assert(sizeof(Uuid) == 16 && sizeof(Hash128) == 16 && sizeof(Box) == 64);
-static_assert(sizeof(RunRecord) == 128 && offsetof(RunRecord, model_hash) == 48);
+static_assert(sizeof(RunRecord) == 128 && offsetof(RunRecord, model_hash) == 48 &&
+              offsetof(RunRecord, numerics_hash) == 96);
 static_assert(sizeof(TensorRecord) == 192 && offsetof(TensorRecord, dim) == 136);
 static_assert(sizeof(DataHeader) == 4096 && offsetof(DataHeader, record) == 96 &&
               offsetof(DataHeader, own_hash) == 4080);

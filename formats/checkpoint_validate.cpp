@@ -160,6 +160,10 @@ Status validate_prefix(const char* file, const Header& header, const uint8_t (&m
                        "%s: incompatible feature bits %#llx; this program knows %#llx", file,
                        static_cast<unsigned long long>(header.incompatible),
                        static_cast<unsigned long long>(kKnownIncompatible));
+    if (header.incompatible != incompatible_bits(header.record))
+        return damaged("%s: incompatible feature bits %#llx do not agree with the numerics hash %s",
+                       file, static_cast<unsigned long long>(header.incompatible),
+                       header.record.numerics_hash == Hash128{} ? "that is missing" : "there is");
     if (!all_zero(header.reserved) || !all_zero(header.record.reserved))
         return damaged("%s: reserved bytes of the header are not zero", file);
     if (header.record.step < 0 || header.tensor_count < 1 ||

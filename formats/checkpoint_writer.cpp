@@ -127,6 +127,7 @@ Status CheckpointWriter::write_header() noexcept {
     std::memcpy(header.magic, kDataMagic, sizeof kDataMagic);
     header.version = kCheckpointVersion;
     header.header_bytes = sizeof header;
+    header.incompatible = incompatible_bits(request_.record);
     header.run = request_.run;
     header.file_number = 0;
     header.file_count = 1;
@@ -296,6 +297,7 @@ Status CheckpointWriter::write_manifest(Hash128 state_digest) noexcept {
     std::memcpy(header.magic, kManifestMagic, sizeof kManifestMagic);
     header.version = kCheckpointVersion;
     header.header_bytes = sizeof header;
+    header.incompatible = incompatible_bits(request_.record);
     header.run = request_.run;
     header.save_id = save_id_;
     header.created_ns = int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;

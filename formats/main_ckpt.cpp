@@ -89,6 +89,8 @@ int inspect(const std::string& path, bool settings, bool tensors) {
     fmt::print("model hash    {}\n", to_hex(record.model_hash));
     fmt::print("training hash {}\n", to_hex(record.training_hash));
     fmt::print("layout hash   {}\n", to_hex(record.layout_hash));
+    fmt::print("numerics hash {}\n",
+               record.numerics_hash == Hash128{} ? "not known" : to_hex(record.numerics_hash));
     fmt::print("state digest  {}\n", to_hex(reader.header().state_digest));
     fmt::print("tensors       {} in {} chunks of {} files\n", reader.tensor_count(),
                reader.chunk_count(), reader.header().file_count);

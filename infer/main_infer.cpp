@@ -414,7 +414,7 @@ void run_generate(const Options& options) {
     request.stops = options.stops;
     const GenerateSpec& spec = config.run.generate;
     Session session(config, Purpose::generate, kBuildRedZoneBytes,
-                    products_folder_of(options.checkpoint));
+                    {products_folder_of(options.checkpoint)});
     print_footprint(session,
                     fmt::format("context {} tokens{}", spec.context,
                                 spec.batch == 1 ? "" : fmt::format(" x {} prompts", spec.batch)));
@@ -455,7 +455,7 @@ void run_perplexity(const Options& options) {
         refuse(options, fmt::format("--stride: {} is above the window of {} tokens", stride,
                                     batch.sequence_length));
     Session session(config, Purpose::score, kBuildRedZoneBytes,
-                    products_folder_of(options.checkpoint));
+                    {products_folder_of(options.checkpoint)});
     print_footprint(session, fmt::format("windows of {} tokens, {} at once", batch.sequence_length,
                                          batch.micro_batch));
     load(session, options.checkpoint);

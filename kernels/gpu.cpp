@@ -53,11 +53,6 @@ std::string wrong_architecture(const GpuProbe& probe) {
     return why + "; CUDA_VISIBLE_DEVICES can make another GPU the first";
 }
 
-std::string bytes_text(int64_t bytes) {
-    return fmt::format("{} bytes ({:.1f} MiB)", bytes,
-                       static_cast<double>(bytes) / static_cast<double>(kMiB));
-}
-
 }  // namespace
 
 GpuProbe probe_gpu() {
@@ -107,13 +102,26 @@ double gpu_peak_flops(const char* name, Dtype dtype) noexcept {
     return 0;
 }
 
-std::string memory_shortage(int64_t needed_bytes, const GpuMemory& memory,
+std::string bytes_text(int64_t bytes) {
+    return fmt::format("{} bytes ({:.1f} MiB)", bytes,
+                       static_cast<double>(bytes) / static_cast<double>(kMiB));
+}
+
+std::string cuda_needs(const char* something) {
+    return fmt::format("CUDA finds no memory for {} (it does not say how much that takes)",
+                       something);
+}
+
+std::string memory_shortage(const std::string& what, const GpuMemory& memory,
                             const std::string& holders, const char* name) {
-    std::string text =
-        fmt::format("the plan needs {} of {}'s memory; {} of {} are free", bytes_text(needed_bytes),
-                    name, bytes_text(memory.free_bytes), bytes_text(memory.total_bytes));
-    if (!holders.empty()) text += ", others are held by " + holders;
+    std::string text = fmt::format("{}; of {}'s memory {} of {} are free", what, name,
+                                   bytes_text(memory.free_bytes), bytes_text(memory.total_bytes));
+    if (!holders.empty()) text += ", the rest is held by " + holders;
     return text;
+}
+
+void Gpu::refuse(const std::string& what) {
+    throw Error(ExitCode::does_not_fit, memory_shortage(what, memory(), memory_holders(), name()));
 }
 
 }  // namespace plumb

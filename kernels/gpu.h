@@ -10,6 +10,7 @@
 #include <string>
 
 #include "runtime/base/dtype.h"
+#include "runtime/base/hash.h"
 #include "runtime/program/kernel_traits.h"
 
 namespace plumb {
@@ -44,6 +45,7 @@ struct GpuProducts {
     int64_t taken = 0;     // products whose algorithm was in the table given
     int64_t tuned = 0;     // whose was measured
     double tuning_ms = 0;  // the time that took
+    Hash128 bound_hash;    // of the algorithms of those that were prepared; zeros: of none
 };
 
 class Gpu {
@@ -56,26 +58,33 @@ class Gpu {
     virtual const char* name() const noexcept = 0;  // "NVIDIA H200"
 
     // Cold. Memory of the GPU, and of the host for copies that do not wait (pinned): zeros, aligned
-    // to 256 bytes; nullptr when there is not so much.
-    virtual void* allocate(int64_t size_bytes) noexcept = 0;
+    // to 256 bytes. Throw Error (does_not_fit) when there is not so much.
+    virtual void* allocate(int64_t size_bytes) = 0;
     virtual void release(void* memory) noexcept = 0;
-    virtual void* allocate_host(int64_t size_bytes) noexcept = 0;
+    virtual void* allocate_host(int64_t size_bytes) = 0;
     virtual void release_host(void* memory) noexcept = 0;
     virtual GpuMemory memory() noexcept = 0;
     // Cold. The processes that hold memory of this GPU, "python (pid 4711) 70.1 GiB, ..."; empty
     // when the system does not tell.
     virtual std::string memory_holders() = 0;
+    // Cold. Throws Error (does_not_fit): `what` of this GPU's memory cannot be had, how much of it
+    // is free and who holds the rest. All that finds too little memory ends here.
+    [[noreturn]] void refuse(const std::string& what);
 
-    // Cold. Between these, kernels of the calling thread make what they need and launch nothing.
+    // Cold. Between these, kernels of the calling thread make what they need and launch nothing;
+    // the end throws as refuse() does when something found no memory. What was called is then all
+    // on the GPU: later calls take none of its memory.
     virtual void begin_preparing() noexcept = 0;
-    virtual void end_preparing() noexcept = 0;
+    virtual void end_preparing() = 0;
 
     // Cold. From here on the algorithm of a matrix product that is prepared comes from a table of
     // an earlier run; of one that is not in it, it is cuBLASLt's first proposal, as before, or with
-    // `measure` the fastest, found by running it on its operands, which must still be zeros,
-    // results too. Returns "" or why the table, which may be empty, cannot be used.
+    // `measure` the fastest. Each runs when it is prepared, on its operands, which must still be
+    // zeros, results too. Returns "" or why the table, which may be empty, cannot be used.
     virtual std::string use_products(const std::string& table, bool measure) = 0;
     virtual GpuProducts products() = 0;
+    // The name of the file for tables that this GPU and this library can use, and no others.
+    virtual std::string products_file() = 0;
 
     // What KernelArgs::stream takes.
     virtual void* stream(GpuLane lane) noexcept = 0;
@@ -94,8 +103,9 @@ class Gpu {
     virtual void host_wait(GpuLane lane) noexcept = 0;  // for all that is on it
 
     // Cold. What is put on the lane between these is not run but becomes a graph (kernels only).
+    // The end takes all that the graph needs of the GPU's memory, and throws as refuse() does.
     virtual void begin_capture(GpuLane lane) noexcept = 0;
-    virtual Graph end_capture(GpuLane lane) noexcept = 0;
+    virtual Graph end_capture(GpuLane lane) = 0;
     // Runs one as a whole.
     virtual void launch(Graph graph, GpuLane lane) noexcept = 0;
 };
@@ -126,9 +136,13 @@ std::unique_ptr<Gpu> open_gpu();
 // without tensor cores), by its name, from its maker's data sheet; 0 when it is not in the table.
 double gpu_peak_flops(const char* name, Dtype dtype) noexcept;
 
-// Cold. Why so many bytes cannot be had of the GPU `name`, and who holds the others, for an Error
-// (does_not_fit).
-std::string memory_shortage(int64_t needed_bytes, const GpuMemory& memory,
+// Cold. What Gpu::refuse says of the GPU `name`.
+std::string memory_shortage(const std::string& what, const GpuMemory& memory,
                             const std::string& holders, const char* name);
+// Cold. What cannot be had when CUDA itself finds no memory for something; it does not say how much
+// it looked for.
+std::string cuda_needs(const char* something);
+// Cold. As texts about memory have it: "2097152 bytes (2.0 MiB)".
+std::string bytes_text(int64_t bytes);
 
 }  // namespace plumb

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "perf/gpu_case.h"
+#include "perf/json_rows.h"
 #include "runtime/base/error.h"
 #include "runtime/config/run_config.h"
 
@@ -163,13 +164,6 @@ std::string json_of(const Gpu& gpu, const Options& options, const GpuLimits& lim
                        limits.memcpy_bandwidth * 1e-9, limits.matrix_flops * 1e-12);
 }
 
-void write_text(const std::string& path, const std::string& text) {
-    std::FILE* file = std::fopen(path.c_str(), "w");
-    const bool written = file != nullptr && std::fputs(text.c_str(), file) >= 0;
-    if ((file != nullptr && std::fclose(file) != 0) || !written)
-        throw Error(ExitCode::io, "--json " + path + ": cannot be written");
-}
-
 Dtype dtype_of(const std::string& name) {
     for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16})
         if (dtype_name(dtype) == name) return dtype;
@@ -208,7 +202,7 @@ int run(int argc, char** argv) {
     add_gpt2(options.smoke, &rows);
     add_llama(options.smoke, &rows);
     add_decode(options.smoke, &rows);
-    std::string kernels;
+    JsonRows kernels(options.json, json_of(*gpu, options, limits), "kernels");
     int memory_bound = 0, reached = 0;
     for (Row& row : rows) {
         if (row.c.name.find(options.filter) == std::string::npos) continue;
@@ -216,16 +210,13 @@ int run(int argc, char** argv) {
         if (kernel_of(row.c.kind, dtype, gpu->isa()) != nullptr) row.c = in_dtype(row.c, dtype);
         const Result result = measure(bench, row.c, limits);
         print_row(row, result);
-        kernels += (kernels.empty() ? "" : ",\n") + json_of(row, result);
+        kernels.add(json_of(row, result));
         if (result.computes) continue;
         ++memory_bound;
         if (result.share >= kTarget) ++reached;
     }
     fmt::print("{} of {} memory-bound kernels reach {:.0f} % of the copy\n", reached, memory_bound,
                100 * kTarget);
-    if (!options.json.empty())
-        write_text(options.json, fmt::format("{{{},\n\"kernels\": [\n{}\n]}}\n",
-                                             json_of(*gpu, options, limits), kernels));
     return 0;
 }
 

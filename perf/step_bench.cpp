@@ -10,10 +10,15 @@
 #include <bit>
 #include <chrono>
 #include <cstdio>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "perf/gpu_case.h"
+#include "perf/json_rows.h"
+#include "perf/op_profile.h"
 #include "runtime/base/error.h"
 #include "runtime/base/random.h"
 #include "runtime/engine/generate.h"
@@ -24,19 +29,19 @@
 namespace plumb {
 namespace {
 
+using testing::Limits;
+
 // What all rows of a run share.
 struct Bench {
     int steps = 3;
     bool smoke = false;
-    std::unique_ptr<Gpu> gpu;       // nullptr: on the CPU
-    std::vector<std::string> rows;  // as JSON
-};
+    std::string filter;        // only rows whose name, "train tiny", holds it
+    std::unique_ptr<Gpu> gpu;  // nullptr: on the CPU
+    std::optional<testing::JsonRows> rows;
+    std::optional<testing::JsonRows> profiles;  // none: none are made
 
-// The most that a device does of the two things that steps are made of.
-struct Limits {
-    double flops;      // of products of a dtype
-    double bandwidth;  // bytes/s of memory
-    double sheet = 0;  // flops in the data sheet of a GPU; 0: unknown
+    // Ops that are timed apart do not stand red zones (Executor::run_op).
+    int64_t red_zone_bytes() const { return profiles ? 0 : kBuildRedZoneBytes; }
 };
 
 Limits limits_of(Bench& bench, Dtype dtype, const DeviceRecord& device) {
@@ -140,32 +145,37 @@ std::vector<double> time_ahead(Session& session, int steps) {
 }
 
 // Memory of the GPU: what the plan says and what is taken of it.
-std::string memory_row(const Session& session, const GpuMemory& before, const GpuMemory& after) {
-    const Plan& plan = session.plan();
-    int64_t arenas = 0;
-    for (int a = 0; a < kArenaCount; ++a)
-        if (space_of(static_cast<Arena>(a), plan.main) == MemorySpace::gpu)
-            arenas += plan.arena_bytes[a];
-    const int64_t planned = plan.space_bytes[static_cast<int>(MemorySpace::gpu)];
-    const double gib = static_cast<double>(kGiB);
+std::string memory_row(const Session& session, const GpuMemory& after) {
+    const int64_t arenas = arena_bytes_in(session.plan(), MemorySpace::gpu);
+    const int64_t planned = session.plan().space_bytes[static_cast<int>(MemorySpace::gpu)];
+    const int64_t taken = session.gpu_memory_before().free_bytes - after.free_bytes;
+    const int64_t in_use = after.total_bytes - after.free_bytes;
+    const auto gib = [](int64_t bytes) {
+        return static_cast<double>(bytes) / static_cast<double>(kGiB);
+    };
     fmt::print(
         "  memory     {:.2f} GiB planned for arenas, {:.2f} taken; {:.2f} planned with CUDA's "
         "own, {:.2f} of the GPU in use\n",
-        static_cast<double>(arenas) / gib,
-        static_cast<double>(before.free_bytes - after.free_bytes) / gib,
-        static_cast<double>(planned) / gib,
-        static_cast<double>(after.total_bytes - after.free_bytes) / gib);
+        gib(arenas), gib(taken), gib(planned), gib(in_use));
     return fmt::format(R"("arena_bytes": {}, "taken_bytes": {}, "planned_bytes": {}, )"
                        R"("in_use_bytes": {})",
-                       arenas, before.free_bytes - after.free_bytes, planned,
-                       after.total_bytes - after.free_bytes);
+                       arenas, taken, planned, in_use);
+}
+
+// Where the time of entries goes that took measured_s.
+void profile(Bench& bench, Session& session, const std::string& what,
+             std::span<const Entry> entries, double measured_s, const Limits& limits,
+             int64_t cached_positions) {
+    if (!bench.profiles) return;
+    bench.profiles->add(testing::profile_entries(
+        session, {what, entries, measured_s, limits, cached_positions, bench.smoke ? 0 : 5e-3}));
 }
 
 void bench_step(Bench& bench, const RunConfig& config, const std::string& name) {
+    if (("train " + name).find(bench.filter) == std::string::npos) return;
     const Dtype dtype = program_dtype(config, Purpose::train);
     const Limits limits = limits_of(bench, dtype, device_of(config));
-    const GpuMemory before = bench.gpu == nullptr ? GpuMemory{} : bench.gpu->memory();
-    Session session(config, Purpose::train);
+    Session session(config, Purpose::train, bench.red_zone_bytes());
     session.run_phase(PhaseKind::initialise);
     fill_rows(session);
     set_scalars(session);
@@ -202,10 +212,12 @@ void bench_step(Bench& bench, const RunConfig& config, const std::string& name) 
         fmt::print("  loss       {:.4f} in step {} on the same tokens\n", loss, bench.steps + 2);
         row += fmt::format(R"(, "mfu": {:.4f}, "loss": {:.6f}, {})",
                            limits.sheet > 0 ? flops / limits.sheet : 0.0, loss,
-                           memory_row(session, before, bench.gpu->memory()));
+                           memory_row(session, bench.gpu->memory()));
     }
-    bench.rows.push_back(row);
+    bench.rows->add("{" + row + "}");
     std::fflush(stdout);
+    profile(bench, session, "train " + name, session.program().phase(PhaseKind::step)->entries,
+            median(times), limits, 0);
 }
 
 // Small random numbers of a dtype, the same 4099 again and again.
@@ -251,9 +263,10 @@ double decode_bytes(const ModelSpec& model, Dtype dtype, double batch, double po
 
 void bench_generate(Bench& bench, const RunConfig& config, const std::string& name, int64_t prompt,
                     int count) {
+    if (("decode " + name).find(bench.filter) == std::string::npos) return;
     const Dtype dtype = program_dtype(config, Purpose::generate);
     const Limits limits = limits_of(bench, dtype, device_of(config));
-    Session session(config, Purpose::generate);
+    Session session(config, Purpose::generate, bench.red_zone_bytes());
     fill_weights(session);
     Generator generator(session);
     std::vector<int32_t> tokens(static_cast<size_t>(prompt));
@@ -282,13 +295,16 @@ void bench_generate(Bench& bench, const RunConfig& config, const std::string& na
                                                     value_dtype_name(dtype)),
                decode_rate, decode_limit, (reads ? limits.bandwidth : limits.flops) / 1e9,
                reads ? "GB/s" : "GFLOP/s", 100 * decode_rate / decode_limit);
-    bench.rows.push_back(fmt::format(
-        R"("decode": "{}", "batch": {}, "prompt": {}, "dtype": "{}", "tokens_per_s": {:.2f}, )"
+    bench.rows->add(fmt::format(
+        R"({{"decode": "{}", "batch": {}, "prompt": {}, "dtype": "{}", "tokens_per_s": {:.2f}, )"
         R"("bytes_per_step": {:.6g}, "measured_bytes_s": {:.6g}, "share": {:.4f}, )"
-        R"("prefill_tokens_per_s": {:.1f})",
+        R"("prefill_tokens_per_s": {:.1f}}})",
         name, generator.batch(), prompt, value_dtype_name(dtype), decode_rate, bytes,
         limits.bandwidth, decode_rate / decode_limit, prefill_rate));
     std::fflush(stdout);
+    const std::span<const Entry> entries = session.program().phase(PhaseKind::generate)->entries;
+    profile(bench, session, "decode " + name, entries.subspan(1, 1), median(times), limits,
+            generator.position());
 }
 
 // Trains or generates `micro_batch` sequences at once.
@@ -356,23 +372,12 @@ void bench_gpu(Bench& bench) {
     decode("llama2-7b", {});
 }
 
-void write_rows(const Bench& bench, const std::string& path) {
-    std::FILE* file = std::fopen(path.c_str(), "w");
-    if (file == nullptr) throw Error(ExitCode::io, "--json " + path + ": cannot be written");
-    fmt::print(file, "{{\"device\": \"{}\",\n\"rows\": [",
-               bench.gpu == nullptr ? "cpu" : bench.gpu->name());
-    for (size_t i = 0; i < bench.rows.size(); ++i)
-        fmt::print(file, "{}\n{{{}}}", i == 0 ? "" : ",", bench.rows[i]);
-    fmt::print(file, "\n]}}\n");
-    if (std::fclose(file) != 0) throw Error(ExitCode::io, "--json " + path + ": cannot be written");
-}
-
 int run(int argc, char** argv) {
     CLI::App app("Whole steps, prefill and decode beside their limits");
     Bench bench;
     bool on_gpu = false, decode = false;
     int64_t threads = 0, micro_batch = 4, length = 256;
-    std::string preset, json;
+    std::string preset, json, profiles;
     app.add_flag("--smoke", bench.smoke, "Tiny shapes, seconds");
     app.add_flag("--gpu", on_gpu, "On the GPU instead of the CPU");
     app.add_option("--threads", threads, "0: all cores");
@@ -381,7 +386,10 @@ int run(int argc, char** argv) {
     app.add_option("--batch", micro_batch, "Sequences, with --preset");
     app.add_option("--length", length, "Tokens per sequence or of the prompt, with --preset");
     app.add_option("--steps", bench.steps, "Timed steps per row")->check(CLI::PositiveNumber);
+    app.add_option("--filter", bench.filter, "Only rows whose name, \"train tiny\", holds this");
     app.add_option("--json", json, "Write the rows to this file");
+    app.add_option("--profile", profiles,
+                   "Time each row's ops too, print them, and write them to this file");
     app.footer("With --preset, any setting as --section.key=value.");
     app.allow_extras();
     try {
@@ -394,6 +402,10 @@ int run(int argc, char** argv) {
     if (preset.empty() && !app.remaining().empty())
         throw Error(ExitCode::bad_input, app.remaining().front() + ": settings need --preset");
     if (on_gpu) bench.gpu = testing::open_tuned_gpu();
+    const std::string head =
+        fmt::format(R"("device": "{}")", bench.gpu == nullptr ? "cpu" : bench.gpu->name());
+    bench.rows.emplace(json, head, "rows");
+    if (!profiles.empty()) bench.profiles.emplace(profiles, head, "profiles");
     if (preset.empty() && on_gpu) {
         bench_gpu(bench);
     } else if (preset.empty()) {
@@ -406,7 +418,8 @@ int run(int argc, char** argv) {
         else
             bench_step(bench, config, preset);
     }
-    if (!json.empty()) write_rows(bench, json);
+    if (bench.rows->empty())
+        throw Error(ExitCode::bad_input, "--filter " + bench.filter + ": no row has such a name");
     return 0;
 }
 

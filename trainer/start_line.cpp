@@ -3,6 +3,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "runtime/engine/numerics.h"
 #include "runtime/plan/report.h"
 
 namespace plumb {
@@ -20,6 +21,7 @@ std::string start_line(const Session& session, const std::string& name, int64_t 
     Json line = {
         {"step", step},
         {"time", std::chrono::duration_cast<std::chrono::seconds>(since_1970).count()},
+        {"numerics", to_hex(numerics_hash(session))},
         {"plan", std::move(plan)},
         {"settings", settings_text(config)},
     };

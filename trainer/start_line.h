@@ -2,6 +2,7 @@
 // log without the machine it came from. One object:
 //   step      finished steps at this start, 0 for a new run
 //   time      seconds since 1970
+//   numerics  hash of what decides the last bits (runtime/engine/numerics.h)
 //   plan      as plumb-plan --json prints it (runtime/plan/report.h)
 //   settings  every setting as "section.key = value" lines (runtime/config/run_config.h)
 // Path: cold.

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "runtime/engine/numerics.h"
 #include "runtime/engine/product_table.h"
 #include "runtime/exec/seal.h"
 #include "runtime/plan/report.h"
@@ -96,9 +97,11 @@ void say_plan(const Session& session) {
                 fmt::format("{}{} {}", arenas.empty() ? "" : ", ",
                             arena_name(static_cast<Arena>(a)), human_bytes(plan.arena_bytes[a]));
     const DeviceRecord& device = session.device();
+    const std::string numerics = to_hex(numerics_hash(session));
     const int64_t host_bytes = plan.space_bytes[static_cast<int>(MemorySpace::host)];
     if (Gpu* gpu = session.gpu()) {
-        say("{} ({}); plan {}", gpu->name(), isa_name(device.isa), to_hex(plan.digest));
+        say("{} ({}); plan {}, numerics {}", gpu->name(), isa_name(device.isa), to_hex(plan.digest),
+            numerics);
         say("memory: {} in arenas ({}); with what lies outside them {} on the GPU and {} on the "
             "host",
             human_bytes(plan.total_bytes), arenas,
@@ -106,8 +109,8 @@ void say_plan(const Session& session) {
             human_bytes(host_bytes));
         return;
     }
-    say("{} ({}), {} thread{}; plan {}", device.name, isa_name(device.isa), device.threads,
-        device.threads == 1 ? "" : "s", to_hex(plan.digest));
+    say("{} ({}), {} thread{}; plan {}, numerics {}", device.name, isa_name(device.isa),
+        device.threads, device.threads == 1 ? "" : "s", to_hex(plan.digest), numerics);
     say("memory: {} in arenas ({}) and {} outside them", human_bytes(plan.total_bytes), arenas,
         human_bytes(plan.outside_bytes));
 }
@@ -124,23 +127,20 @@ void say_peak(const Session& session, double peak_flops) {
 }
 
 // Where a GPU's algorithms are kept: of the run itself, or of the one that it goes on with.
-std::string products_folder(const RunConfig& config) {
+std::vector<std::string> products_folders(const RunConfig& config) {
     const CheckpointSpec& checkpoint = config.run.checkpoint;
-    const bool own = checkpoint.resume == "auto" || checkpoint.resume == "never" ||
-                     std::filesystem::exists(checkpoint.dir + "/" + kProductTableName);
-    return own ? checkpoint.dir : products_folder_of(checkpoint.resume);
+    if (checkpoint.resume == "auto" || checkpoint.resume == "never") return {checkpoint.dir};
+    return {checkpoint.dir, products_folder_of(checkpoint.resume)};
 }
 
 // A GPU's algorithms, for later runs in this folder.
 void keep_products(const Session& session) {
     if (session.gpu() == nullptr) return;
     if (!session.products_note().empty()) say("note: {}", session.products_note());
-    store_products(session.config().run.checkpoint.dir, *session.gpu());
-    const GpuProducts products = session.gpu()->products();
-    const std::string line = products_line(products);
-    if (!line.empty())
-        say("{}; numerics {}", line,
-            to_hex(numerics_hash(products.table, session.config().run.run.tf32)));
+    const std::string note = store_products(session.config().run.checkpoint.dir, *session.gpu());
+    if (!note.empty()) say("note: {}", note);
+    const std::string line = products_line(session.gpu()->products());
+    if (!line.empty()) say("{}", line);
 }
 
 // Sequences were counted in the length of their time. When that has changed, the tokens seen say
@@ -220,7 +220,7 @@ int train_run(const RunConfig& unresolved, const std::string& name) {
     for (const std::string& note : config.notes) say("note: {}", note);
     check_folders(config.run.checkpoint);
     const RunData data(config);
-    Session session(config, Purpose::train, kBuildRedZoneBytes, products_folder(config));
+    Session session(config, Purpose::train, kBuildRedZoneBytes, products_folders(config));
     say_plan(session);
     StateIo state(session);
     state.prepare_folder();

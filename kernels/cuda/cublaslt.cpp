@@ -145,6 +145,34 @@ cublasStatus_t multiply(const Product& product, const Algorithm& algorithm, cons
         static_cast<cudaStream_t>(stream));
 }
 
+// Whether the library takes an algorithm for a product that is prepared: it runs, on the very
+// operands, and so is its code on the GPU before a graph or a sealed run wants it. A call that
+// finds no memory for that says so, or only that it failed inside; then little memory is left.
+bool ran(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+         void* stream) {
+    constexpr size_t kLittleBytes = 64 * kMiB;
+    const cublasStatus_t status = multiply(product, algorithm, g, workspace, stream);
+    if (status == CUBLAS_STATUS_SUCCESS) return true;
+    size_t free_bytes = 0, total_bytes = 0;
+    CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+    const bool failed_inside = status == CUBLAS_STATUS_INTERNAL_ERROR ||
+                               status == CUBLAS_STATUS_EXECUTION_FAILED ||
+                               status == CUBLAS_STATUS_NOT_INITIALIZED;
+    if (status == CUBLAS_STATUS_ALLOC_FAILED || (failed_inside && free_bytes < kLittleBytes))
+        note_no_memory(kProductCode);
+    forget_error();
+    return false;
+}
+
+// The same alone, and leaves the workspace as it was found.
+bool ran_once(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+              void* stream) {
+    const bool done = ran(product, algorithm, g, workspace, stream);
+    clear_workspace(workspace, stream);
+    CUDA_CHECK(cudaDeviceSynchronize());
+    return done;
+}
+
 // Times launches on a stream.
 class Stopwatch {
   public:
@@ -189,7 +217,7 @@ float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g,
     for (int run = -1; run < kRuns && spent_us < kCandidateUs; ++run) {
         clear_workspace(workspace, stream);
         watch.start();
-        if (multiply(product, algorithm, g, workspace, stream) != CUBLAS_STATUS_SUCCESS)
+        if (!ran(product, algorithm, g, workspace, stream))
             return std::numeric_limits<float>::infinity();
         const float us = watch.stop_us();
         if (run < 0) continue;
@@ -216,7 +244,7 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     clear_workspace(workspace, stream);
     CUDA_CHECK(cudaDeviceSynchronize());
     const int best = choose_candidate(us, found);
-    if (us[best] == std::numeric_limits<float>::infinity()) no_algorithm(key);
+    if (us[best] == std::numeric_limits<float>::infinity() && !no_memory_noted()) no_algorithm(key);
     GemmEntry entry{key, std::llround(static_cast<double>(us[best]) * 1000), found, {}};
     entry.algorithm = std::bit_cast<decltype(entry.algorithm)>(candidates[best].algo);
     choices.add_tuned(
@@ -225,9 +253,7 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     return candidates[best].algo;
 }
 
-// Whether this library takes an algorithm that an earlier run chose, within what is allowed, and
-// runs it: on the very operands, as tune() does, so that its code is on the GPU before a graph
-// wants it.
+// Whether this library takes an algorithm that an earlier run chose, within what is allowed.
 bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
                void* stream) {
     uint32_t reduction = 0;
@@ -242,10 +268,7 @@ bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g
                                         &result) != CUBLAS_STATUS_SUCCESS ||
         result.workspaceSize > static_cast<size_t>(kGemmWorkspaceUsed))
         return false;
-    const bool runs = multiply(product, algorithm, g, workspace, stream) == CUBLAS_STATUS_SUCCESS;
-    clear_workspace(workspace, stream);
-    CUDA_CHECK(cudaDeviceSynchronize());
-    return runs;
+    return ran_once(product, algorithm, g, workspace, stream);
 }
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
@@ -260,6 +283,10 @@ Algorithm choose_algorithm(const Product& product, const ProductKey& key, const 
     if (choices.measures()) return tune(product, key, g, workspace, stream);
     cublasLtMatmulHeuristicResult_t first;
     if (find_candidates(product, key, 1, &first) == 0) no_algorithm(key);
+    // Single kernels of tests are prepared on operands that are no zeros.
+    if (choices.in_use() && !ran_once(product, first.algo, g, workspace, stream) &&
+        !no_memory_noted())
+        no_algorithm(key);
     return first.algo;
 }
 
@@ -287,6 +314,7 @@ Product make_product(const ProductKey& key, const Gemm& g, void* workspace, void
 
 const Product& product_of(const Gemm& g, void* workspace, void* stream) {
     const ProductKey key = key_of(g);
+    if (is_preparing()) choices.bind(key);
     const int known = product_index.find(key);
     if (known >= 0) return products[known];
     CHECK_NOTE(is_preparing(), "a product that was not prepared when its op was bound");
@@ -320,6 +348,10 @@ GpuProducts products_in_use() {
     return choices.products();
 }
 
+std::string products_file() {
+    return table_file_name(machine_heading());
+}
+
 std::string find_cublaslt() {
     if (library.cublasLtCreate != nullptr) return "";
     const std::string name = "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000);
@@ -350,6 +382,7 @@ std::string load_cublaslt() {
     const cublasStatus_t status = library.cublasLtCreate(&library.handle);
     if (status == CUBLAS_STATUS_SUCCESS) return "";
     library.handle = nullptr;
+    if (status == CUBLAS_STATUS_ALLOC_FAILED) note_no_memory(kProductCode);
     return "cuBLASLt cannot be used: its status " + std::to_string(status);
 }
 

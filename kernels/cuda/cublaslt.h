@@ -19,8 +19,9 @@ std::string load_cublaslt();
 // cuBLASLt's version as it numbers itself, e.g. 130002; 0 before it is loaded.
 long cublaslt_version() noexcept;
 
-// Gpu::use_products and Gpu::products, after load_cublaslt.
+// Gpu::use_products, Gpu::products and Gpu::products_file, after load_cublaslt.
 std::string use_products(const std::string& table, bool measure);
 GpuProducts products_in_use();
+std::string products_file();
 
 }  // namespace plumb::cuda

@@ -42,6 +42,11 @@ struct Launch {
 template <auto kernel, typename... A>
 void launch(const Launch& at, A... arguments) noexcept {
     if (at.blocks == 0 || at.blocks_y == 0) return;
+    if (is_preparing()) {
+        cudaFuncAttributes loaded;  // asking for them loads the kernel's code
+        if (!CUDA_GRANTED(cudaFuncGetAttributes(&loaded, kernel)))
+            return note_no_memory(kKernelCode);
+    }
     constexpr int64_t kSharedDefault = 48 * kKiB;
     if (at.shared_bytes > kSharedDefault) {
         static int64_t granted = 0;
@@ -51,11 +56,7 @@ void launch(const Launch& at, A... arguments) noexcept {
             granted = at.shared_bytes;
         }
     }
-    if (is_preparing()) {
-        cudaFuncAttributes loaded;  // asking for them loads the kernel's code
-        CUDA_CHECK(cudaFuncGetAttributes(&loaded, kernel));
-        return;
-    }
+    if (is_preparing()) return;
     kernel<<<dim3(static_cast<unsigned>(at.blocks), static_cast<unsigned>(at.blocks_y)),
              static_cast<unsigned>(at.threads), static_cast<size_t>(at.shared_bytes),
              static_cast<cudaStream_t>(at.stream)>>>(arguments...);

@@ -4,6 +4,7 @@
 // Path: cold.
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "kernels/cuda/gemm_table.h"
@@ -15,8 +16,12 @@ class GemmChoices {
   public:
     // Gpu::use_products on this machine, the same each time. What was chosen before stays chosen.
     std::string use(const GemmHeading& machine, const std::string& table, bool measure = true);
+    bool in_use() const { return in_use_; }
     // Whether what the table does not say is measured.
     bool measures() const { return measures_; }
+
+    // A product is prepared, for the first time or again.
+    void bind(const ProductKey& product) { bound_.insert(product); }
 
     // What the table says of a product; nullptr: nothing.
     const GemmEntry* given(const ProductKey& product) const { return find_entry(given_, product); }
@@ -31,7 +36,8 @@ class GemmChoices {
     bool in_use_ = false;
     bool measures_ = false;
     GemmTable given_;
-    GemmTable chosen_;
+    GemmTable chosen_;  // in the order of choosing
+    std::set<ProductKey> bound_;
     GpuProducts counts_;
 };
 

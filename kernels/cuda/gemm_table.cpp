@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <iterator>
 #include <limits>
 #include <utility>
-
-#include "runtime/base/hash.h"
 
 namespace plumb::cuda {
 
@@ -191,6 +190,19 @@ GemmHeading read_heading(Reader* in) {
 
 }  // namespace
 
+std::string table_file_name(const GemmHeading& heading) {
+    constexpr size_t kShownMax = 40;
+    Hasher hasher;
+    hasher.text(heading.gpu);
+    hasher.number(heading.cublaslt_version);
+    hasher.number(heading.workspace_bytes);
+    std::string name = heading.gpu.substr(0, kShownMax);
+    for (char& c : name)
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
+    return fmt::format("gemm_algorithms-{}-{:08x}.txt", name,
+                       static_cast<uint32_t>(hasher.finish().low));
+}
+
 std::string format_gemm_table(const GemmTable& table) {
     const GemmHeading& h = table.heading;
     std::string text =
@@ -262,6 +274,25 @@ GemmTable merged(const GemmTable& before, GemmTable now) {
             both.entries.push_back(entry);
     std::sort(both.entries.begin(), both.entries.end(), by_product);
     return both;
+}
+
+Hash128 algorithms_hash(const GemmTable& table) {
+    if (table.entries.empty()) return {};
+    Hasher hasher;
+    hasher.text(table.heading.gpu);
+    hasher.number(table.heading.cublaslt_version);
+    hasher.number(static_cast<int64_t>(table.entries.size()));
+    for (const GemmEntry& entry : table.entries) {
+        const ProductKey& p = entry.product;
+        for (const int64_t number : {p.m, p.n, p.k, p.a_stride, p.b_stride, p.c_stride})
+            hasher.number(number);
+        for (const int number : {int{p.a_align}, int{p.b_align}, int{p.c_align}, int{p.add_align},
+                                 int{p.bias_align}, static_cast<int>(p.in), static_cast<int>(p.out),
+                                 int{p.a_transposed}, int{p.b_transposed}, int{p.tf32}})
+            hasher.number(number);
+        hasher.bytes(entry.algorithm.data(), static_cast<int64_t>(entry.algorithm.size()));
+    }
+    return hasher.finish();
 }
 
 int choose_candidate(const float* us, int count) noexcept {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/product_key.h"
+#include "runtime/base/hash.h"
 
 namespace plumb::cuda {
 
@@ -47,6 +48,10 @@ struct GemmTable {
 // No text of a table is longer.
 inline constexpr int64_t kGemmTableBytesMax = kMiB;
 
+// "gemm_algorithms-NVIDIA-H200-3f2a91c0.txt": another heading's table is another file. Nothing of a
+// GPU's name but letters and digits gets into it; the last word tells apart what then looks alike.
+std::string table_file_name(const GemmHeading& heading);
+
 std::string format_gemm_table(const GemmTable& table);
 // "" or, with *table as it was, what is wrong: "line 7: m is 0; it must be from 1 to ...".
 std::string parse_gemm_table(std::string_view text, GemmTable* table);
@@ -60,6 +65,10 @@ const GemmEntry* find_entry(const GemmTable& table, const ProductKey& product);
 // The entries of both under `now`'s heading, `now`'s where both have a product; when there is no
 // room for all, the last of `before` are left out. The entries of `now` may be in any order.
 GemmTable merged(const GemmTable& before, GemmTable now);
+
+// XXH3-128 of what decides bits in a table whose entries are in order: GPU, library, products and
+// their algorithms, not the times. Zeros without entries.
+Hash128 algorithms_hash(const GemmTable& table);
 
 // The number of the fastest, but the first of those that are within 1 % of it: what is measured
 // twice shall be chosen twice, and cuBLASLt put the candidate it expects most of first. The times,

@@ -21,12 +21,6 @@ namespace {
 
 constexpr int kDevice = 0;  // which that is, CUDA_VISIBLE_DEVICES says
 
-// Takes an error that is answered for: CUDA keeps it for the thread's next cudaPeekAtLastError,
-// which would blame a kernel.
-void forget_error() noexcept {
-    static_cast<void>(cudaGetLastError());
-}
-
 GpuProbe make_probe() {
     GpuProbe probe;
     probe.compiled = true;
@@ -57,12 +51,14 @@ std::string holders() {
 
 // Makes CUDA's context, the first thing that takes memory of the GPU.
 void start_cuda(const GpuProbe& probe) {
+    const Preparing preparing;
     const cudaError_t status = cudaSetDevice(kDevice);
     std::string problem = status == cudaSuccess ? load_cublaslt() : cudaGetErrorString(status);
     if (problem.empty()) return;
     forget_error();
     if (const std::string who = holders(); !who.empty()) problem += "; memory is held by " + who;
-    throw Error(status == cudaErrorMemoryAllocation ? ExitCode::does_not_fit : ExitCode::bad_input,
+    const bool no_memory = status == cudaErrorMemoryAllocation || preparing.lacking() != nullptr;
+    throw Error(no_memory ? ExitCode::does_not_fit : ExitCode::bad_input,
                 fmt::format("run.device: CUDA cannot start on {}: {}", probe.name, problem));
 }
 
@@ -77,14 +73,16 @@ class CudaGpu final : public Gpu {
     CudaGpu(const GpuProbe& probe, Isa isa) : name_(probe.name), isa_(isa) {
         int lowest = 0, highest = 0;
         CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+        bool made = true;
         for (int lane = 0; lane < kGpuLaneCount; ++lane) {
             const bool waits = lane == static_cast<int>(GpuLane::save);
-            CUDA_CHECK(cudaStreamCreateWithPriority(&streams_[lane], cudaStreamNonBlocking,
-                                                    waits ? lowest : highest));
+            made = made && CUDA_GRANTED(cudaStreamCreateWithPriority(
+                               &streams_[lane], cudaStreamNonBlocking, waits ? lowest : highest));
         }
         for (cudaEvent_t& event : events_)
-            CUDA_CHECK(
-                cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync));
+            made = made && CUDA_GRANTED(cudaEventCreateWithFlags(
+                               &event, cudaEventDisableTiming | cudaEventBlockingSync));
+        if (!made || !use_lanes()) refuse(cuda_needs("streams and events"));
     }
     ~CudaGpu() override {
         for (cudaStream_t stream : streams_) CUDA_CHECK(cudaStreamSynchronize(stream));
@@ -98,17 +96,20 @@ class CudaGpu final : public Gpu {
     Isa isa() const noexcept override { return isa_; }
     const char* name() const noexcept override { return name_.c_str(); }
 
-    void* allocate(int64_t size_bytes) noexcept override {
+    void* allocate(int64_t size_bytes) override {
         void* memory = nullptr;
-        if (!granted(cudaMalloc(&memory, bytes(size_bytes)))) return nullptr;
-        fill(memory, 0, size_bytes, GpuLane::compute);
+        if (!CUDA_GRANTED(cudaMalloc(&memory, bytes(size_bytes)))) refuse(unallocated(size_bytes));
+        // The first loads code.
+        if (!CUDA_GRANTED(cudaMemsetAsync(memory, 0, bytes(size_bytes), on(GpuLane::compute))))
+            refuse(cuda_needs("clearing memory"));
         host_wait(GpuLane::compute);  // zeros for every lane
         return memory;
     }
     void release(void* memory) noexcept override { CUDA_CHECK(cudaFree(memory)); }
-    void* allocate_host(int64_t size_bytes) noexcept override {
+    void* allocate_host(int64_t size_bytes) override {
         void* memory = nullptr;
-        if (!granted(cudaMallocHost(&memory, bytes(size_bytes)))) return nullptr;
+        if (!CUDA_GRANTED(cudaMallocHost(&memory, bytes(size_bytes))))
+            throw Error(ExitCode::does_not_fit, unallocated(size_bytes) + " in pinned host memory");
         return std::memset(memory, 0, static_cast<size_t>(size_bytes));
     }
     void release_host(void* memory) noexcept override { CUDA_CHECK(cudaFreeHost(memory)); }
@@ -120,11 +121,16 @@ class CudaGpu final : public Gpu {
     std::string memory_holders() override { return holders(); }
 
     void begin_preparing() noexcept override { preparing_.emplace(); }
-    void end_preparing() noexcept override { preparing_.reset(); }
+    void end_preparing() override {
+        const char* lacking = preparing_->lacking();
+        preparing_.reset();
+        if (lacking != nullptr) refuse(cuda_needs(lacking));
+    }
     std::string use_products(const std::string& table, bool measure) override {
         return cuda::use_products(table, measure);
     }
     GpuProducts products() override { return products_in_use(); }
+    std::string products_file() override { return cuda::products_file(); }
 
     void* stream(GpuLane lane) noexcept override { return on(lane); }
 
@@ -161,20 +167,21 @@ class CudaGpu final : public Gpu {
     }
     void host_wait(GpuLane lane) noexcept override { CUDA_CHECK(cudaStreamSynchronize(on(lane))); }
 
-    // Relaxed: cuBLASLt loads a kernel of its own when it uses it first, which may be here.
+    // Relaxed: what cuBLASLt asks of CUDA for a launch is its own affair.
     void begin_capture(GpuLane lane) noexcept override {
         CUDA_CHECK(cudaStreamBeginCapture(on(lane), cudaStreamCaptureModeRelaxed));
     }
     // What the graph needs of the GPU's memory is there before it is launched.
-    Graph end_capture(GpuLane lane) noexcept override {
+    Graph end_capture(GpuLane lane) override {
         cudaGraph_t captured = nullptr;
         cudaGraphExec_t graph = nullptr;
         CUDA_CHECK(cudaStreamEndCapture(on(lane), &captured));
-        CUDA_CHECK(cudaGraphInstantiate(&graph, captured, 0));
+        const bool made = CUDA_GRANTED(cudaGraphInstantiate(&graph, captured, 0));
         CUDA_CHECK(cudaGraphDestroy(captured));
-        CUDA_CHECK(cudaGraphUpload(graph, on(lane)));
-        host_wait(lane);
-        graphs_.push_back(graph);
+        if (made) graphs_.push_back(graph);
+        if (!made || !CUDA_GRANTED(cudaGraphUpload(graph, on(lane))) ||
+            !CUDA_GRANTED(cudaStreamSynchronize(on(lane))))
+            refuse(cuda_needs(kGraphNodes));
         return static_cast<Graph>(graphs_.size()) - 1;
     }
     void launch(Graph graph, GpuLane lane) noexcept override {
@@ -186,13 +193,26 @@ class CudaGpu final : public Gpu {
     static size_t bytes(int64_t size_bytes) noexcept {
         return static_cast<size_t>(std::max(size_bytes, int64_t{1}));
     }
-    static bool granted(cudaError_t status) noexcept {
-        if (status == cudaErrorMemoryAllocation) {
-            forget_error();
-            return false;
-        }
-        CUDA_CHECK(status);
-        return true;
+    static std::string unallocated(int64_t size_bytes) {
+        return bytes_text(size_bytes) + " cannot be allocated";
+    }
+    // So that what CUDA makes when a lane is used first, as the saving thread's is after seal, is
+    // there; false when it found no memory.
+    bool use_lanes() {
+        constexpr size_t kBytes = 256;
+        void* of_gpu = allocate(kBytes);
+        void* of_host = allocate_host(kBytes);
+        bool used = true;
+        for (cudaStream_t lane : streams_)
+            used = used && CUDA_GRANTED(cudaMemsetAsync(of_gpu, 0, kBytes, lane)) &&
+                   CUDA_GRANTED(
+                       cudaMemcpyAsync(of_host, of_gpu, kBytes, cudaMemcpyDeviceToHost, lane)) &&
+                   CUDA_GRANTED(
+                       cudaMemcpyAsync(of_gpu, of_host, kBytes, cudaMemcpyHostToDevice, lane)) &&
+                   CUDA_GRANTED(cudaStreamSynchronize(lane));
+        release(of_gpu);
+        release_host(of_host);
+        return used;
     }
     cudaStream_t on(GpuLane lane) const noexcept { return streams_[static_cast<int>(lane)]; }
     cudaEvent_t of(GpuEvent event) const noexcept { return events_[static_cast<int>(event)]; }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
 #include <vector>
 
@@ -19,7 +20,7 @@ namespace {
 struct NvmlProcess {
     unsigned pid;
     unsigned long long used_bytes;  // all ones: unknown
-    unsigned gpu_instance;
+    unsigned gpu_instance;          // all ones: the whole GPU
     unsigned compute_instance;
 };
 constexpr int kNvmlSuccess = 0;
@@ -62,16 +63,31 @@ std::vector<NvmlProcess> processes_on(const Nvml& nvml, const char* pci_bus_id) 
             const bool known = std::any_of(all.begin(), all.end(), [&](const NvmlProcess& other) {
                 return other.pid == one.pid;
             });
-            if (!known && one.pid != static_cast<unsigned>(::getpid())) all.push_back(one);
+            // Of a part we cannot tell whether it is the one that we run on.
+            if (!known && one.gpu_instance == ~0U) all.push_back(one);
         }
     }
     return all;
 }
 
-std::string text_of(const NvmlProcess& process) {
+bool is_this(const NvmlProcess& process) {
+    return process.pid == static_cast<unsigned>(::getpid());
+}
+
+// Whether ids are those of /proc: in the machine's own namespace, whose number Linux fixes, or when
+// this process is among them by its own.
+bool ids_are_ours(const std::vector<NvmlProcess>& processes) {
+    std::error_code unknown;
+    return std::filesystem::read_symlink("/proc/self/ns/pid", unknown) == "pid:[4026531836]" ||
+           std::any_of(processes.begin(), processes.end(), is_this);
+}
+
+std::string text_of(const NvmlProcess& process, bool ours) {
     std::string name;
-    std::getline(std::ifstream(fmt::format("/proc/{}/comm", process.pid)), name);
-    std::string text = fmt::format("{} (pid {})", name.empty() ? "a process" : name, process.pid);
+    if (ours) std::getline(std::ifstream(fmt::format("/proc/{}/comm", process.pid)), name);
+    std::string text = is_this(process) ? "this process"
+                       : name.empty()   ? fmt::format("pid {} (not visible here)", process.pid)
+                                        : fmt::format("{} (pid {})", name, process.pid);
     if (process.used_bytes != ~0ULL)
         text += fmt::format(" {:.1f} GiB",
                             static_cast<double>(process.used_bytes) / static_cast<double>(kGiB));
@@ -89,9 +105,10 @@ std::string memory_holders(const char* pci_bus_id) {
     std::sort(processes.begin(), processes.end(), [](const NvmlProcess& a, const NvmlProcess& b) {
         return a.used_bytes + 1 > b.used_bytes + 1;
     });
+    const bool ours = ids_are_ours(processes);
     std::string text;
     for (const NvmlProcess& process : processes)
-        text += (text.empty() ? "" : ", ") + text_of(process);
+        text += (text.empty() ? "" : ", ") + text_of(process, ours);
     return text;
 }
 

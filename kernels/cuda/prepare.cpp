@@ -7,6 +7,7 @@ namespace plumb::cuda {
 namespace {
 
 thread_local bool preparing = false;
+thread_local const char* without_memory = nullptr;
 
 }  // namespace
 
@@ -14,9 +15,22 @@ bool is_preparing() noexcept {
     return preparing;
 }
 
+void note_no_memory(const char* what) noexcept {
+    if (without_memory == nullptr) without_memory = what;
+}
+
+bool no_memory_noted() noexcept {
+    return without_memory != nullptr;
+}
+
 Preparing::Preparing() noexcept {
     CHECK(!preparing);
     preparing = true;
+    without_memory = nullptr;
+}
+
+const char* Preparing::lacking() const noexcept {
+    return without_memory;
 }
 
 Preparing::~Preparing() {

@@ -90,7 +90,8 @@ std::string settings_help() {
         "can be\ngiven as --section.key=value, also --preset=NAME and --model=PATH. Paths start at "
         "the\ncurrent directory, except a run file's model. Sizes may be written 8GiB, 1.5GiB, "
         "512MiB.\nHash: which of a checkpoint's hashes the setting is in: model must match, "
-        "training\ndifferences are printed, layout and none are free.\n";
+        "training\ndifferences are printed, layout and none are free.\nGoing on with other "
+        "\"numerics\", so that last digits may differ, is said.\n";
     const RunConfig defaults;
     std::string section;
     for (const Setting& setting : settings()) {

@@ -15,33 +15,36 @@ namespace plumb {
 
 namespace {
 
-constexpr int64_t kGuardBytes = 4096;
-constexpr auto kMappedBytes = static_cast<size_t>(kGuardBytes + kSavingStackBytes);
+constexpr size_t kGuardBytes = 4096;
 
-// Populated like the arenas, so that no save fails for want of a page.
-char* map_stack() {
-    void* mapped = ::mmap(nullptr, kMappedBytes, PROT_READ | PROT_WRITE,
+// Populated like the arenas, so that no save fails for want of a page; a guard page below.
+char* map_stack(size_t mapped_bytes) {
+    void* mapped = ::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_POPULATE, -1, 0);
     if (mapped != MAP_FAILED && ::mprotect(mapped, kGuardBytes, PROT_NONE) == 0)
         return static_cast<char*>(mapped);
     const int code = errno;
-    if (mapped != MAP_FAILED) ::munmap(mapped, kMappedBytes);
+    if (mapped != MAP_FAILED) ::munmap(mapped, mapped_bytes);
     throw Error(ExitCode::does_not_fit,
-                fmt::format("cannot map {} bytes for the saving thread's stack: {}", kMappedBytes,
+                fmt::format("cannot map {} bytes for the saving thread's stack: {}", mapped_bytes,
                             std::strerror(code)));
 }
 
 }  // namespace
 
-BackgroundSave::BackgroundSave(StateIo& state) : state_(state), stack_(map_stack()) {
+BackgroundSave::BackgroundSave(StateIo& state)
+    : state_(state),
+      mapped_bytes_(kGuardBytes +
+                    static_cast<size_t>(saving_stack_bytes(state.session().device().isa))),
+      stack_(map_stack(mapped_bytes_)) {
     pthread_attr_t attributes;
     CHECK(pthread_attr_init(&attributes) == 0);
-    CHECK(pthread_attr_setstack(&attributes, stack_ + kGuardBytes,
-                                static_cast<size_t>(kSavingStackBytes)) == 0);
+    CHECK(pthread_attr_setstack(&attributes, stack_ + kGuardBytes, mapped_bytes_ - kGuardBytes) ==
+          0);
     const int code = pthread_create(&thread_, &attributes, run_thread, this);
     pthread_attr_destroy(&attributes);
     if (code != 0) {
-        ::munmap(stack_, kMappedBytes);
+        ::munmap(stack_, mapped_bytes_);
         throw Error(ExitCode::does_not_fit,
                     fmt::format("cannot start the saving thread: {}", std::strerror(code)));
     }
@@ -52,7 +55,7 @@ BackgroundSave::~BackgroundSave() {
     wait_while(Phase::running);
     set(Phase::leaving);
     pthread_join(thread_, nullptr);
-    ::munmap(stack_, kMappedBytes);
+    ::munmap(stack_, mapped_bytes_);
 }
 
 BackgroundSave::Phase BackgroundSave::wait_while(Phase phase) noexcept {

@@ -68,6 +68,7 @@ class BackgroundSave {
     double stall_s_ = 0;   // of this save
     double waited_s_ = 0;  // of the save to come
     std::atomic<int64_t> waited_{0};
+    size_t mapped_bytes_;
     char* stack_ = nullptr;  // with a page below it that nobody may touch
     pthread_t thread_ = {};
 };

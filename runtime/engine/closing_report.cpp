@@ -29,14 +29,13 @@ void print_closing_report(int fd, const Session& session, const PeakMemory& peak
                           const AllocationCounts& counts) {
     std::string gpu_line;
     if (Gpu* gpu = session.gpu()) {
-        const GpuMemory& before = session.gpu_memory_before();
-        const GpuMemory now = gpu->memory();
-        const int64_t held = now.total_bytes - now.free_bytes;
+        const auto held = [](const GpuMemory& m) { return m.total_bytes - m.free_bytes; };
+        const int64_t before = held(session.gpu_memory_before()), now = held(gpu->memory());
         gpu_line = fmt::format(
-            "memory of {}: {} bytes ({}) held, by all processes, against {}; {} were held before "
-            "the arenas were taken",
-            gpu->name(), held, human_bytes(held), planned_text(session.plan(), MemorySpace::gpu),
-            human_bytes(before.total_bytes - before.free_bytes));
+            "memory of {}: {} bytes ({}) held, by all processes, against {}; {} bytes ({}) were "
+            "held before the arenas were taken, {} were taken after the start",
+            gpu->name(), now, human_bytes(now), planned_text(session.plan(), MemorySpace::gpu),
+            before, human_bytes(before), now - held(session.gpu_memory_sealed()));
     }
     print_closing_report(fd, session.plan(), gpu_line, peak, counts);
 }

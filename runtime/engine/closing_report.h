@@ -2,7 +2,7 @@
 // the plan said, and what was allocated after seal. The peak is the largest of samples taken where
 // memory may have grown (after load, after each step), so that pages of mapped files, which can be
 // dropped at any time, are kept apart from those that cannot. Of a GPU: what was held of its memory
-// before the arenas were taken and at the end, by all processes.
+// before the arenas were taken and at the end, by all processes, and what was taken after seal.
 // Path: hot.
 #pragma once
 

@@ -7,48 +7,44 @@
 #include <cerrno>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 #include "formats/checkpoint_layout.h"
 #include "kernels/cuda/gemm_table.h"
-#include "runtime/base/error.h"
 
 namespace plumb {
 
 namespace {
 
-// Losing a table loses no checkpoint, so this is no damage (checkpoint_status.h).
-void require(const Status& status) {
-    if (!status.ok()) throw Error(ExitCode::io, status.message);
-}
-
-std::string path_in(const std::string& folder, const std::string& name) {
-    return folder + "/" + name;
+std::string path_in(const std::string& folder, Gpu& gpu) {
+    return folder + "/" + gpu.products_file();
 }
 
 // A file's text; nothing where there is no file. One that is too long for a table is cut: it is
 // damaged either way.
-std::optional<std::string> read_table(const std::string& folder, const FileLayer& files) {
-    const std::string path = path_in(folder, kProductTableName);
+Status read_table(const std::string& path, const FileLayer& files,
+                  std::optional<std::string>* text) {
+    text->reset();
     int fd = -1;
-    const Status opened = open_file(files, path.c_str(), O_RDONLY, &fd);
-    if (opened.system_errno == ENOENT || opened.system_errno == ENOTDIR) return {};
-    require(opened);
+    Status status = open_file(files, path.c_str(), O_RDONLY, &fd);
+    if (status.system_errno == ENOENT || status.system_errno == ENOTDIR) return {};
+    if (!status.ok()) return status;
     int64_t size_bytes = 0;
-    Status status = measure_file(files, fd, path.c_str(), &size_bytes);
-    std::string text;
+    status = measure_file(files, fd, path.c_str(), &size_bytes);
+    std::string read;
     if (status.ok()) {
-        text.resize(static_cast<size_t>(std::min(size_bytes, cuda::kGemmTableBytesMax + 1)));
+        read.resize(static_cast<size_t>(std::min(size_bytes, cuda::kGemmTableBytesMax + 1)));
         status =
-            read_fully(files, fd, path.c_str(), text.data(), static_cast<int64_t>(text.size()), 0);
+            read_fully(files, fd, path.c_str(), read.data(), static_cast<int64_t>(read.size()), 0);
     }
     const Status closed = close_file(files, fd, path.c_str());
-    require(status);
-    require(closed);
-    return text;
+    if (status.ok()) *text = std::move(read);
+    return status.ok() ? closed : status;
 }
 
-Status write_table(const std::string& folder, const std::string& text, const FileLayer& files) {
-    const std::string path = path_in(folder, kProductTableName), temporary = path + ".tmp";
+Status write_table(const std::string& folder, const std::string& path, const std::string& text,
+                   const FileLayer& files) {
+    const std::string temporary = path + ".tmp";
     Status status = make_directories(files, folder.c_str());
     int fd = -1;
     if (status.ok())
@@ -73,56 +69,51 @@ std::string products_folder_of(const std::string& checkpoint) {
     return (std::filesystem::absolute(folder) / "..").lexically_normal();
 }
 
-std::string load_products(const std::string& folder, Gpu& gpu, bool measure,
+std::string load_products(const std::vector<std::string>& folders, Gpu& gpu, bool measure,
                           const FileLayer& files) {
-    const std::optional<std::string> text = read_table(folder, files);
-    const std::string refused = gpu.use_products(text.value_or(""), measure);
+    std::optional<std::string> text;
+    std::string path, why;
+    for (const std::string& folder : folders) {
+        path = path_in(folder, gpu);
+        const Status status = read_table(path, files, &text);
+        if (!status.ok()) why = status.message;
+        if (text || !status.ok()) break;
+    }
+    const std::string refused = gpu.use_products(why.empty() ? text.value_or("") : "", measure);
     // To the GPU an empty text is no table, to a user it is a damaged one.
     const std::string reason = text && text->empty() ? "it is empty" : refused;
-    if (reason.empty()) return "";
-    return fmt::format("{} is not used: {}; the algorithms of products are measured anew",
-                       path_in(folder, kProductTableName), reason);
+    if (why.empty() && !reason.empty()) why = fmt::format("{} is not used: {}", path, reason);
+    if (why.empty()) return "";
+    return why + (measure ? "; the algorithms of products are measured anew"
+                          : "; products take cuBLASLt's first proposals");
 }
 
-void store_products(const std::string& folder, Gpu& gpu, const FileLayer& files) {
-    const std::string table = gpu.products().table;
-    if (table.empty() || read_table(folder, files) == table) return;
-    require(write_table(folder, table, files));
+std::string store_products(const std::string& folder, Gpu& gpu, const FileLayer& files) {
+    std::string table = gpu.products().table;
+    if (table.empty()) return "";
+    const std::string path = path_in(folder, gpu);
+    std::optional<std::string> there;
+    const Status read = read_table(path, files, &there);
+    if (!read.ok())  // perhaps it can be tomorrow
+        return fmt::format("{}; it is left as it is, and the algorithms of this run are not stored",
+                           read.message);
+    cuda::GemmTable before, now;
+    const bool kept = cuda::parse_gemm_table(table, &now).empty() &&
+                      cuda::parse_gemm_table(there.value_or(""), &before).empty() &&
+                      before.heading == now.heading;
+    // What this start could not read then, or another run has stored since.
+    if (kept) table = cuda::format_gemm_table(cuda::merged(before, now));
+    if (there == table) return "";
+    const Status written = write_table(folder, path, table, files);
+    if (!written.ok())
+        return fmt::format("{}; the algorithms of products are not stored", written.message);
+    return there && !kept ? path + " was no table of this GPU and is replaced" : "";
 }
 
 std::string products_line(const GpuProducts& products) {
     if (products.taken + products.tuned == 0) return "";
     return fmt::format("products: {} algorithms from the table, {} measured in {:.1f} s",
                        products.taken, products.tuned, products.tuning_ms / 1000);
-}
-
-Hash128 product_table_hash(const std::string& table) {
-    cuda::GemmTable read;
-    static_cast<void>(cuda::parse_gemm_table(table, &read));
-    Hasher hasher;
-    hasher.text(read.heading.gpu);
-    hasher.number(read.heading.cublaslt_version);
-    hasher.number(static_cast<int64_t>(read.entries.size()));
-    for (const cuda::GemmEntry& entry : read.entries) {
-        const cuda::ProductKey& p = entry.product;
-        for (const int64_t number : {p.m, p.n, p.k, p.a_stride, p.b_stride, p.c_stride})
-            hasher.number(number);
-        for (const int number : {int{p.a_align}, int{p.b_align}, int{p.c_align}, int{p.add_align},
-                                 int{p.bias_align}, static_cast<int>(p.in), static_cast<int>(p.out),
-                                 int{p.a_transposed}, int{p.b_transposed}, int{p.tf32}})
-            hasher.number(number);
-        hasher.bytes(entry.algorithm.data(), static_cast<int64_t>(entry.algorithm.size()));
-    }
-    return hasher.finish();
-}
-
-Hash128 numerics_hash(const std::string& table, bool tf32) {
-    const Hash128 products = product_table_hash(table);
-    Hasher hasher;
-    hasher.text("numerics 1");
-    hasher.bytes(&products, sizeof products);
-    hasher.number(tf32 ? 1 : 0);
-    return hasher.finish();
 }
 
 }  // namespace plumb

@@ -25,8 +25,10 @@ StagingBytes checkpoint_staging(const RunConfig& config) {
     staging.planes = codec.planes;
     staging.stored = codec.stored;
     staging.context = codec.context;
-    // A chunk, and the low halves that complete it.
-    if (is_cuda(device_of(config).isa)) staging.live = 2 * chunk_bytes;
+    if (is_cuda(device_of(config).isa)) {
+        staging.live = 2 * chunk_bytes;  // a chunk, and the low halves that complete it
+        staging.passage = chunk_bytes;
+    }
     staging.index =
         planned_index_bytes(records.data(), static_cast<int64_t>(records.size()), chunk_bytes);
     return staging;
@@ -143,22 +145,20 @@ std::unique_ptr<Gpu> gpu_of(const DeviceRecord& device) {
 }
 
 // Why a table in the folder is not used, if so.
-std::string take_products(Gpu* gpu, const std::string& folder, Purpose purpose) {
-    if (gpu == nullptr) return "";
+std::string take_products(Gpu* gpu, const std::vector<std::string>& folders, Purpose purpose) {
     // Inference keeps no table: what it measured would be another the next time.
-    const bool measure = purpose == Purpose::train;
-    return folder.empty() ? gpu->use_products("", measure) : load_products(folder, *gpu, measure);
+    return gpu == nullptr ? "" : load_products(folders, *gpu, purpose == Purpose::train);
 }
 
 }  // namespace
 
 Session::Session(const RunConfig& config, Purpose purpose, int64_t red_zone_bytes,
-                 const std::string& products_folder)
+                 const std::vector<std::string>& products_folders)
     : config_(resolved(config)),
       device_(runnable(device_of(config))),
       gpu_(gpu_of(device_)),
       gpu_memory_before_(gpu_ == nullptr ? GpuMemory{} : gpu_->memory()),
-      products_note_(take_products(gpu_.get(), products_folder, purpose)),
+      products_note_(take_products(gpu_.get(), products_folders, purpose)),
       program_(build_program(config_, program_inputs(config_), purpose)),
       plan_(make_plan(program_, device_, {red_zone_bytes})),
       arenas_(plan_, config.run.run.memory, gpu_.get()),
@@ -201,7 +201,7 @@ void Session::run_section(SectionKind kind) noexcept {
 
 void Session::seal() {
     warm_threads(device_.threads);
-    executor_.end_cold();
+    if (gpu_ != nullptr) gpu_memory_sealed_ = gpu_->memory();
     plumb::seal();
 }
 

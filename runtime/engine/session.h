@@ -44,11 +44,11 @@ class Session {
   public:
     // Throws Error: does_not_fit; bad_input when run.device is not this machine's. With red
     // zones (a multiple of kAlignBytes) dead bytes are poisoned too; results keep their bits. On a
-    // GPU the algorithms of products are those stored in `products_folder` (product_table.h), where
-    // there are any, and the others measured; products_note() says why a table there is not used.
+    // GPU the algorithms of products are those stored in the first of `products_folders` that has a
+    // table (product_table.h), and the others measured; products_note() says why that is not used.
     explicit Session(const RunConfig& config, Purpose purpose,
                      int64_t red_zone_bytes = kBuildRedZoneBytes,
-                     const std::string& products_folder = "");
+                     const std::vector<std::string>& products_folders = {});
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
@@ -60,8 +60,9 @@ class Session {
     Gpu* gpu() const { return gpu_.get(); }  // nullptr: a CPU
     const std::string& products_note() const { return products_note_; }
     const DeviceRecord& device() const { return device_; }
-    // Of the GPU, before the arenas were taken; zeros without one.
+    // Of the GPU, before the arenas were taken, and when seal() ended the start; zeros without one.
     const GpuMemory& gpu_memory_before() const { return gpu_memory_before_; }
+    const GpuMemory& gpu_memory_sealed() const { return gpu_memory_sealed_; }
     // Flop/s that the device makes at most in this program's dtype: measured on a CPU, from the
     // data sheet of a GPU; 0 when it is not known.
     double peak_flops(Purpose purpose) const;
@@ -79,6 +80,7 @@ class Session {
     DeviceRecord device_;
     std::unique_ptr<Gpu> gpu_;  // nullptr: a CPU
     GpuMemory gpu_memory_before_;
+    GpuMemory gpu_memory_sealed_;
     std::string products_note_;
     Program program_;
     Plan plan_;

@@ -17,6 +17,7 @@
 
 #include "runtime/base/digest.h"
 #include "runtime/base/error.h"
+#include "runtime/engine/numerics.h"
 #include "runtime/engine/state_records.h"
 
 namespace plumb {
@@ -109,6 +110,7 @@ StateIo::StateIo(Session& session, const FileLayer& files)
       model_hash_(model_hash(session.config())),
       training_hash_(training_hash(session.config())),
       layout_hash_(layout_hash(session.config())),
+      numerics_hash_(numerics_hash(session)),
       run_(fresh_uuid()) {
     const Program& program = session.program();
     const bool trains = program.section(SectionKind::forward) >= 0;
@@ -281,12 +283,12 @@ void StateIo::read_elements(CheckpointReader& reader, int64_t tensor, TensorId t
     const TensorRecord& record = reader.tensor(tensor);
     const int64_t element_bytes = dtype_bytes(tensor_dtype(record));
     const int64_t chunk_bytes = reader.header().chunk_bytes_max;
-    std::vector<char> chunk(static_cast<size_t>(chunk_bytes));
+    char* chunk = executor.data<char>(session_.program().io.passage);
     ChunkCursor cursor(whole_box(tensor_shape(record)), chunk_bytes / element_bytes);
     Box box;
     for (int64_t first = 0; cursor.next(&box, &first);) {
-        reader.read_box(tensor, box, chunk.data(), staging);
-        executor.write(to, first * element_bytes, chunk.data(), box_elements(box) * element_bytes);
+        reader.read_box(tensor, box, chunk, staging);
+        executor.write(to, first * element_bytes, chunk, box_elements(box) * element_bytes);
     }
 }
 
@@ -427,6 +429,8 @@ void StateIo::load_tensors(CheckpointReader& reader, LoadReport* report) {
                                            reader.path(), to_hex(loaded), to_hex(expected)));
     const std::string training_now = settings_text(session_.config(), HashGroup::training);
     report->differences = differing_settings(lines_of_keys(settings, training_now), training_now);
+    const std::string other = numerics_difference(reader.record().numerics_hash, numerics_hash_);
+    if (!other.empty()) report->differences.push_back(other);
 }
 
 Hash128 StateIo::digest() noexcept {
@@ -485,6 +489,7 @@ Status StateIo::save(const RunRecord& record, SaveReport* report, SaveProgress* 
     request.record.model_hash = model_hash_;
     request.record.training_hash = training_hash_;
     request.record.layout_hash = layout_hash_;
+    request.record.numerics_hash = numerics_hash_;
     request.tensors = records_.data();
     request.tensor_count = static_cast<int64_t>(records_.size());
     request.settings = settings_.data();

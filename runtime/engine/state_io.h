@@ -33,8 +33,9 @@ struct LoadReport {
     RunRecord record;
     Hash128 digest;
     std::string path;
-    std::vector<std::string> notes;        // checkpoints that were passed over, and why
-    std::vector<std::string> differences;  // training settings that differ, a line each
+    std::vector<std::string> notes;  // checkpoints that were passed over, and why
+    // A line for each training setting that differs, and one for other numerics.
+    std::vector<std::string> differences;
 };
 
 class StateIo {
@@ -80,6 +81,7 @@ class StateIo {
     // Removes old checkpoints of this run beyond checkpoint.keep.
     Status prune(int* removed) noexcept;
 
+    const Session& session() const { return session_; }
     const Uuid& run() const { return run_; }
 
   private:
@@ -120,6 +122,7 @@ class StateIo {
     Hash128 model_hash_;
     Hash128 training_hash_;
     Hash128 layout_hash_;
+    Hash128 numerics_hash_;
     Uuid run_;
     int lock_fd_ = -1;
     int unreadable_count_ = 0;  // passed over by load, still under a checkpoint's name

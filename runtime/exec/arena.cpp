@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -18,11 +19,6 @@ namespace {
 constexpr int64_t kPageBytes = 4096;
 constexpr int64_t kHugePageBytes = 2 * kMiB;
 
-std::string mib(int64_t bytes) {
-    return fmt::format("{} bytes ({:.1f} MiB)", bytes,
-                       static_cast<double>(bytes) / static_cast<double>(kMiB));
-}
-
 }  // namespace
 
 ArenaSet::ArenaSet(const Plan& plan, int64_t memory_limit_bytes, Gpu* gpu) : gpu_(gpu) {
@@ -31,14 +27,15 @@ ArenaSet::ArenaSet(const Plan& plan, int64_t memory_limit_bytes, Gpu* gpu) : gpu
     for (int a = 0; a < kArenaCount; ++a) {
         size_[a] = plan.arena_bytes[a];
         if (size_[a] == 0) continue;
+        const auto arena = static_cast<Arena>(a);
         try {
             if (gpu == nullptr)
                 map_arena(a);
             else
-                allocate_arena(a, is_shared_with_host(static_cast<Arena>(a)));
-        } catch (const Error&) {
+                allocate_arena(a, is_shared_with_host(arena));
+        } catch (const Error& error) {
             release();
-            throw;
+            throw Error(error.code(), fmt::format("arena {}: {}", arena_name(arena), error.what()));
         }
     }
     CHECK(reserved_bytes() == plan.total_bytes);
@@ -47,14 +44,14 @@ ArenaSet::ArenaSet(const Plan& plan, int64_t memory_limit_bytes, Gpu* gpu) : gpu
 void ArenaSet::check_fits(const Plan& plan, int64_t memory_limit_bytes) {
     const auto refuse = [&](MemorySpace space, const char* what, int64_t limit) {
         const int64_t arenas = arena_bytes_in(plan, space);
-        throw Error(
-            ExitCode::does_not_fit,
-            fmt::format("the plan needs {} in arenas and {} outside them{}; {} is {}", mib(arenas),
-                        mib(plan.space_bytes[static_cast<int>(space)] - arenas),
-                        gpu_ == nullptr             ? ""
-                        : space == MemorySpace::gpu ? fmt::format(" on {}", gpu_->name())
-                                                    : " on the host",
-                        what, mib(limit)));
+        throw Error(ExitCode::does_not_fit,
+                    fmt::format("the plan needs {} in arenas and {} outside them{}; {} is {}",
+                                bytes_text(arenas),
+                                bytes_text(plan.space_bytes[static_cast<int>(space)] - arenas),
+                                gpu_ == nullptr             ? ""
+                                : space == MemorySpace::gpu ? fmt::format(" on {}", gpu_->name())
+                                                            : " on the host",
+                                what, bytes_text(limit)));
     };
     const int64_t needed = plan.space_bytes[static_cast<int>(plan.main)];
     if (memory_limit_bytes > 0 && needed > memory_limit_bytes)
@@ -64,12 +61,16 @@ void ArenaSet::check_fits(const Plan& plan, int64_t memory_limit_bytes) {
     if (plan.space_bytes[static_cast<int>(MemorySpace::host)] > available)
         refuse(MemorySpace::host, source, available);
     if (gpu_ == nullptr) return;
-    // The context exists already: what is free is for the arenas.
+    // Of what lies outside the arenas a part is taken already (CUDA's context), the rest is still
+    // to come (code, graphs): at least what all processes together do not hold.
     const GpuMemory memory = gpu_->memory();
     const int64_t arenas = arena_bytes_in(plan, MemorySpace::gpu);
-    if (arenas > memory.free_bytes)
-        throw Error(ExitCode::does_not_fit,
-                    memory_shortage(arenas, memory, gpu_->memory_holders(), gpu_->name()));
+    const int64_t outside = plan.space_bytes[static_cast<int>(MemorySpace::gpu)] - arenas;
+    const int64_t held = memory.total_bytes - memory.free_bytes;
+    const int64_t to_come = std::max<int64_t>(0, outside - held);
+    if (arenas + to_come > memory.free_bytes)
+        gpu_->refuse(fmt::format("the plan needs {} in arenas and {} that CUDA has not taken yet",
+                                 bytes_text(arenas), bytes_text(to_come)));
 }
 
 // Of the host's memory, every page populated.
@@ -81,9 +82,8 @@ void ArenaSet::map_arena(int arena) {
     const int64_t wanted = align_up(size, kPageBytes);
     const int64_t span = wanted + (huge ? kHugePageBytes : 0);
     const auto refuse = [&](const char* verb) {
-        throw Error(ExitCode::does_not_fit, fmt::format("cannot {} arena {} of {}: {}", verb,
-                                                        arena_name(static_cast<Arena>(arena)),
-                                                        mib(size), std::strerror(errno)));
+        throw Error(ExitCode::does_not_fit,
+                    fmt::format("cannot {} {}: {}", verb, bytes_text(size), std::strerror(errno)));
     };
     void* raw = mmap(nullptr, static_cast<size_t>(span), PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -105,18 +105,10 @@ void ArenaSet::map_arena(int arena) {
 }
 
 void ArenaSet::allocate_arena(int arena, bool copied) {
-    const auto taken = [&](void* memory, const char* where) {
-        if (memory == nullptr)
-            throw Error(ExitCode::does_not_fit, fmt::format("cannot allocate arena {} of {} {}",
-                                                            arena_name(static_cast<Arena>(arena)),
-                                                            mib(size_[arena]), where));
-        return static_cast<char*>(memory);
-    };
     const bool on_host = space_of(static_cast<Arena>(arena), MemorySpace::gpu) == MemorySpace::host;
-    if (!on_host) base_[arena] = taken(gpu_->allocate(size_[arena]), "on the GPU");
+    if (!on_host) base_[arena] = static_cast<char*>(gpu_->allocate(size_[arena]));
     if (on_host || copied)
-        host_base_[arena] =
-            taken(gpu_->allocate_host(size_[arena]), "in pinned memory of the host");
+        host_base_[arena] = static_cast<char*>(gpu_->allocate_host(size_[arena]));
     if (!on_host) return;
     base_[arena] = host_base_[arena];
     mapped_[arena] = size_[arena];

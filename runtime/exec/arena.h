@@ -15,8 +15,8 @@ class ArenaSet {
   public:
     // memory_limit_bytes: the user's limit (run.memory), 0 for none. `gpu`: that of a plan for one,
     // outlives this object. Throws Error (does_not_fit) when the plan with its outside rows exceeds
-    // the limit, the control group's limit or what the machine or the GPU has free, or when mapping
-    // fails.
+    // the limit, the control group's limit or what the machine or the GPU has free (whose error
+    // names who holds the rest), or when mapping fails.
     ArenaSet(const Plan& plan, int64_t memory_limit_bytes, Gpu* gpu = nullptr);
     ~ArenaSet();
     ArenaSet(const ArenaSet&) = delete;

@@ -23,12 +23,8 @@ Executor::Executor(const Program& program, const Plan& plan, const ArenaSet& are
     if (plan.red_zone_bytes > 0) poison_ = std::make_unique<Poison>(program, plan, arenas);
 }
 
-Executor::~Executor() {
-    end_cold();
-}
-
 // Kernels make what they need for every address that they will run with.
-void Executor::prepare_kernels() noexcept {
+void Executor::prepare_kernels() {
     gpu()->begin_preparing();
     for (size_t s = 0; s < program_.sections.size(); ++s) {
         Entry entry;
@@ -76,25 +72,34 @@ void Executor::run(std::span<const Entry> entries) noexcept {
 void Executor::run_ops(const Entry& entry) noexcept {
     const Section& section = program_.sections[static_cast<size_t>(entry.section)];
     const BaseTable table = base_table(plan_, arenas_, entry);
-    void* const stream = gpu() == nullptr ? nullptr : gpu()->stream(GpuLane::compute);
     for (int32_t i = section.first_op; i < section.first_op + section.op_count; ++i) {
-        const BoundOp& op = bound_[static_cast<size_t>(i)];
-        if (op.kernel == nullptr) continue;  // the host lane: run by the engine
-        void* data[kMaxOperands];
-        for (int k = 0; k < op.operand_count; ++k) data[k] = table.at(op.operand[k]);
-        const KernelArgs args{&op.attrs,
-                              op.shape,
-                              data,
-                              table.at(op.scratch),
-                              op.scratch_bytes,
-                              kernel_scalars_,
-                              entry.micro_batch,
-                              options_.threads,
-                              stream,
-                              options_.tf32};
-        op.kernel(args);
+        if (bound_[static_cast<size_t>(i)].kernel == nullptr) continue;  // run by the engine
+        run_op(entry, i, table);
         if (poison_) poison_->after(i, table);
     }
+}
+
+void Executor::run_op(const Entry& entry, int32_t op, const BaseTable& table) noexcept {
+    const BoundOp& bound = bound_[static_cast<size_t>(op)];
+    void* data[kMaxOperands];
+    for (int k = 0; k < bound.operand_count; ++k) data[k] = table.at(bound.operand[k]);
+    const KernelArgs args{&bound.attrs,
+                          bound.shape,
+                          data,
+                          table.at(bound.scratch),
+                          bound.scratch_bytes,
+                          kernel_scalars_,
+                          entry.micro_batch,
+                          options_.threads,
+                          gpu() == nullptr ? nullptr : gpu()->stream(GpuLane::compute),
+                          options_.tf32};
+    bound.kernel(args);
+}
+
+void Executor::run_op(const Entry& entry, int32_t op) noexcept {
+    CHECK_NOTE(poison_ == nullptr, "an op alone leaves bytes that poison takes for stray writes");
+    if (bound_[static_cast<size_t>(op)].kernel != nullptr)
+        run_op(entry, op, base_table(plan_, arenas_, entry));
 }
 
 void Executor::begin_input() noexcept {
@@ -150,14 +155,15 @@ void Executor::finish() noexcept {
     gpu()->host_wait(GpuLane::compute);
 }
 
-// Hands `size_bytes` in pieces to copy(offset, bytes, pinned memory for them).
+// Hands `size_bytes` in pieces to copy(offset, bytes, the passage).
 template <typename Copy>
 void Executor::by_pieces(int64_t size_bytes, const Copy& copy) noexcept {
-    if (pinned_ == nullptr) pinned_ = static_cast<char*>(gpu()->allocate_host(kPinnedBytes));
-    CHECK_NOTE(pinned_ != nullptr, "no pinned memory for copies from and to the GPU");
+    const LibraryScope scope(Library::cuda);
+    const TensorId id = program_.io.passage;
+    const int64_t piece_bytes = program_.tensors[static_cast<size_t>(id)].size_bytes;
     gpu()->wait(GpuLane::copy, GpuEvent::ran);
-    for (int64_t offset = 0; offset < size_bytes; offset += kPinnedBytes)
-        copy(offset, std::min(kPinnedBytes, size_bytes - offset));
+    for (int64_t offset = 0; offset < size_bytes; offset += piece_bytes)
+        copy(offset, std::min(piece_bytes, size_bytes - offset), data<char>(id));
 }
 
 void Executor::read(TensorId id, int64_t offset_bytes, void* to, int64_t size_bytes) noexcept {
@@ -166,10 +172,10 @@ void Executor::read(TensorId id, int64_t offset_bytes, void* to, int64_t size_by
         std::memcpy(to, from, static_cast<size_t>(size_bytes));
         return;
     }
-    by_pieces(size_bytes, [&](int64_t offset, int64_t bytes) {
-        gpu()->copy_to_host(pinned_, from + offset, bytes, GpuLane::copy);
+    by_pieces(size_bytes, [&](int64_t offset, int64_t bytes, char* passage) {
+        gpu()->copy_to_host(passage, from + offset, bytes, GpuLane::copy);
         gpu()->host_wait(GpuLane::copy);
-        std::memcpy(static_cast<char*>(to) + offset, pinned_, static_cast<size_t>(bytes));
+        std::memcpy(static_cast<char*>(to) + offset, passage, static_cast<size_t>(bytes));
     });
 }
 
@@ -180,16 +186,12 @@ void Executor::write(TensorId id, int64_t offset_bytes, const void* from,
         std::memcpy(to, from, static_cast<size_t>(size_bytes));
         return;
     }
-    by_pieces(size_bytes, [&](int64_t offset, int64_t bytes) {
-        std::memcpy(pinned_, static_cast<const char*>(from) + offset, static_cast<size_t>(bytes));
-        gpu()->copy_to_gpu(to + offset, pinned_, bytes, GpuLane::copy);
+    by_pieces(size_bytes, [&](int64_t offset, int64_t bytes, char* passage) {
+        const char* piece = static_cast<const char*>(from) + offset;
+        if (piece != passage) std::memcpy(passage, piece, static_cast<size_t>(bytes));
+        gpu()->copy_to_gpu(to + offset, passage, bytes, GpuLane::copy);
         gpu()->host_wait(GpuLane::copy);
     });
-}
-
-void Executor::end_cold() noexcept {
-    if (pinned_ != nullptr) gpu()->release_host(pinned_);
-    pinned_ = nullptr;
 }
 
 const uint8_t* Executor::view_for_save(TensorId id, int64_t offset_bytes, int64_t size_bytes,

@@ -26,20 +26,25 @@ struct ExecutorOptions {
 
 class Executor {
   public:
-    // All arguments outlive the executor.
+    // All arguments outlive the executor. Throws Error (does_not_fit) when a GPU has no memory for
+    // its kernels' code.
     Executor(const Program& program, const Plan& plan, const ArenaSet& arenas,
              const KernelTable& kernels, const ExecutorOptions& options);
-    ~Executor();
     Executor(const Executor&) = delete;
     Executor& operator=(const Executor&) = delete;
 
-    // Cold. These entries will often be run in this order, by a run() of this very list.
+    // Cold. These entries will often be run in this order, by a run() of this very list. Throws
+    // Error (does_not_fit) when a GPU has no memory for their graph.
     void prepare(std::span<const Entry> entries);
     // Whether such a run is better made of a whole list than entry by entry.
     bool has_graph(std::span<const Entry> entries) const noexcept;
 
     void run(std::span<const Entry> entries) noexcept;
     void run(const Entry& entry) noexcept { run({&entry, 1}); }
+    // Cold. One op of an entry's section alone, by its number in the program, for profiles: on a
+    // GPU put on the compute lane, or into the graph that is captured there. Host ops do nothing.
+    // Not of a plan with red zones.
+    void run_op(const Entry& entry, int32_t op) noexcept;
 
     // The host's side of a shared tensor; of a micro-batch's io row. On a CPU, of any fixed tensor.
     template <typename T>
@@ -66,11 +71,10 @@ class Executor {
     // Waits until all runs are done.
     void finish() noexcept;
 
-    // Bytes of any tensor for the host, of what the runs before have made. Cold: on a GPU takes
-    // pinned memory, which end_cold() gives back.
+    // Bytes of any tensor for the host, of what the runs before have made. Cold: on a GPU they pass
+    // through io.passage, where `from` may stand already, in the staging that a save uses too.
     void read(TensorId id, int64_t offset_bytes, void* to, int64_t size_bytes) noexcept;
     void write(TensorId id, int64_t offset_bytes, const void* from, int64_t size_bytes) noexcept;
-    void end_cold() noexcept;
     // For the saving thread, while no run changes the tensor: its bytes, copied to `room` (in the
     // staging arena) when they lie on a GPU.
     const uint8_t* view_for_save(TensorId id, int64_t offset_bytes, int64_t size_bytes,
@@ -92,7 +96,8 @@ class Executor {
     void* host_address(TensorId id, int32_t micro_batch) const;
     char* kernel_address(TensorId id) const;
     void run_ops(const Entry& entry) noexcept;
-    void prepare_kernels() noexcept;
+    void run_op(const Entry& entry, int32_t op, const BaseTable& table) noexcept;
+    void prepare_kernels();
 
     const Program& program_;
     const Plan& plan_;
@@ -102,8 +107,6 @@ class Executor {
     StepScalars* scalars_;               // the host's
     const StepScalars* kernel_scalars_;  // the kernels'
     std::vector<Prepared> prepared_;
-    static constexpr int64_t kPinnedBytes = 4 * kMiB;
-    char* pinned_ = nullptr;          // of read and write
     std::unique_ptr<Poison> poison_;  // checked build only
 };
 

@@ -127,17 +127,19 @@ class Recorder {
         add_phase(PhaseKind::initialise, {entry(section)});
     }
 
-    void record_codec(OpKind kind, int64_t raw_bytes, int64_t index_bytes) {
+    void record_codec(OpKind kind, int64_t raw_bytes, int64_t index_bytes, int64_t passage_bytes) {
         const StagingBytes& staging = inputs_.staging;
         const auto buffer = [&](const char* name, int64_t bytes) {
             return bytes == 0 ? kNoTensor
                               : b_.tensor(std::string("staging.") + name, Dtype::u8,
                                           make_shape(bytes), Role::staging);
         };
+        const TensorId passage = buffer("passage", passage_bytes);
+        if (passage != kNoTensor) io().passage = passage;
         b_.record(kind, {},
                   {buffer("raw", raw_bytes), buffer("planes", staging.planes),
                    buffer("stored", staging.stored), buffer("context", staging.context),
-                   buffer("index", index_bytes)});
+                   buffer("index", index_bytes), passage});
     }
 
     void record_load() {
@@ -145,7 +147,7 @@ class Recorder {
         // A checkpoint of another dtype has no loss scale.
         initialise_loss_scale();
         if (trains_) zero_gradients();
-        record_codec(OpKind::checkpoint_read, inputs_.staging.raw, 0);
+        record_codec(OpKind::checkpoint_read, inputs_.staging.raw, 0, inputs_.staging.passage);
         b_.end_section();
         add_phase(PhaseKind::load, {entry(zero)});
     }
@@ -219,7 +221,7 @@ class Recorder {
 
     void record_save() {
         const SectionId section = b_.begin_section(SectionKind::save, "save");
-        record_codec(OpKind::checkpoint_write, inputs_.staging.live, inputs_.staging.index);
+        record_codec(OpKind::checkpoint_write, inputs_.staging.live, inputs_.staging.index, 0);
         b_.end_section();
         add_phase(PhaseKind::save, {entry(section)});
     }

@@ -20,8 +20,9 @@ struct StagingBytes {
     int64_t planes = 0;
     int64_t stored = 0;
     int64_t context = 0;
-    int64_t index = 0;  // all chunk records of a save
-    int64_t live = 0;   // what a save copies from a GPU before it encodes it
+    int64_t index = 0;    // all chunk records of a save
+    int64_t live = 0;     // what a save copies from a GPU before it encodes it
+    int64_t passage = 0;  // what a load has decoded on its way to a GPU
 };
 
 // The value dtype of a program. Settings must be resolved (runtime/engine/session.h).

@@ -38,7 +38,8 @@ std::vector<OutsideRow> outside_rows(const Program& program, const DeviceRecord&
                                  {"CUDA's part on the host", kCudaHostBytes, "not measured"}});
     const bool saves_beside = std::any_of(program.phases.begin(), program.phases.end(),
                                           [](const Phase& phase) { return !phase.beside.empty(); });
-    if (saves_beside) rows.push_back({"saving thread's stack", kSavingStackBytes, "reserved"});
+    if (saves_beside)
+        rows.push_back({"saving thread's stack", saving_stack_bytes(device.isa), "reserved"});
     return rows;
 }
 

@@ -240,9 +240,9 @@ struct DigestOperands {
 };
 // Host ops, run by the engine between executor runs; here so that their staging is planned: raw
 // chunk (reading; writing what lies on a GPU), byte planes, stored chunk, codec context, chunk
-// index (writing only). Updates all of them.
+// index (writing only), passage to a GPU (reading for one). Updates all of them.
 struct CheckpointOperands {
-    enum : int { raw, planes, stored, context, index, count };
+    enum : int { raw, planes, stored, context, index, passage, count };
 };
 
 inline constexpr int kMaxOperands = 8;

@@ -168,11 +168,11 @@ const OpRow kRows[] = {
      check_digest, nullptr, nullptr},
     {OpKind::checkpoint_write, "checkpoint_write", CheckpointOperands::count,
      {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8),
-      maybe_upd("index", kU8)},
+      maybe_upd("index", kU8), maybe_upd("passage", kU8)},
      check_nothing, nullptr, nullptr, false, Lane::host},
     {OpKind::checkpoint_read, "checkpoint_read", CheckpointOperands::count,
      {maybe_upd("raw", kU8), upd("planes", kU8), upd("stored", kU8), upd("context", kU8),
-      maybe_upd("index", kU8)},
+      maybe_upd("index", kU8), maybe_upd("passage", kU8)},
      check_nothing, nullptr, nullptr, false, Lane::host},
 };
 // clang-format on

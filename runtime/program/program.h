@@ -134,6 +134,8 @@ struct IoTensors {
     TensorId clip = kNoTensor;        // 4 f64
     TensorId digest = kNoTensor;      // 2 i64
     TensorId loss_scale = kNoTensor;  // 2 f32, of role state (fp16 only)
+    // Staging through which a load, or any cold copy, passes to a GPU; none on a CPU.
+    TensorId passage = kNoTensor;  // u8
     // Generation.
     // A prefill takes one sequence, a decode all B.
     TensorId prompt_tokens = kNoTensor;     // 1T i32, one prefill chunk

@@ -86,6 +86,7 @@ struct State {
     std::vector<std::vector<uint8_t>> data;
     int64_t chunk_bytes = 2048;
     Uuid run;
+    Hash128 numerics_hash;
     std::string settings = "preset = \"tiny\"\n";
 
     void add(const char* stream, const char* name, Dtype dtype, const Shape& shape) {
@@ -138,6 +139,7 @@ struct State {
 inline State small_state(uint64_t seed = 1) {
     State state;
     state.run.byte[0] = 7;
+    state.numerics_hash = {3, 4};
     state.add("param", "wte", Dtype::f32, make_shape(37, 29));
     state.add("moment1", "wte", Dtype::f32, make_shape(37, 29));
     state.add("param", "h.0.ln.weight", Dtype::f32, make_shape(13));
@@ -169,6 +171,7 @@ struct Saver {
         r.record.sequences_consumed = step * 32;
         r.record.tokens_consumed = step * 32 * 256;
         r.record.model_hash = {1, 2};
+        r.record.numerics_hash = state_.numerics_hash;
         r.tensors = state_.tensors.data();
         r.tensor_count = static_cast<int64_t>(state_.tensors.size());
         r.settings = state_.settings.data();

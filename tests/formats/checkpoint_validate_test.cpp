@@ -175,9 +175,36 @@ TEST(Validate, VersionAndFeaturesOfAnotherProgramAreUnsupportedNotDamaged) {
                    [](Saved& s) { s.header().incompatible = 8; });
     expect_refused("version 9", StatusCode::unsupported,
                    [](Saved& s) { s.data_header().version = 9; });
+    expect_refused("incompatible feature bits 0x3", StatusCode::unsupported,
+                   [](Saved& s) { s.data_header().incompatible |= 2; });
     Saved saved = save(small_state());
     saved.header().compatible = 1u << 5;  // may be ignored
     saved.rehash();
+    EXPECT_TRUE(saved.judge().ok());
+}
+
+// A program that does not know of the hash takes its bytes for reserved: it must refuse, not find
+// them damaged.
+TEST(Validate, ANumericsHashHasItsFeatureBit) {
+    State state = small_state();
+    Saved saved = save(state);
+    EXPECT_EQ(saved.header().incompatible, kHasNumericsHash);
+    EXPECT_EQ(saved.data_header().incompatible, kHasNumericsHash);
+    const auto set = [&](const Hash128& hash, uint64_t bits) {
+        saved.header().record.numerics_hash = saved.data_header().record.numerics_hash = hash;
+        saved.header().incompatible = saved.data_header().incompatible = bits;
+        saved.rehash();
+        return saved.judge();
+    };
+    EXPECT_TRUE(set({3, 0}, kHasNumericsHash).ok());
+    EXPECT_EQ(set({}, kHasNumericsHash).code, StatusCode::damaged);
+    EXPECT_EQ(set({3, 0}, 0).code, StatusCode::damaged);
+    // As all were before.
+    EXPECT_TRUE(set({}, 0).ok());
+    state.numerics_hash = {};
+    saved = save(state);
+    EXPECT_EQ(saved.header().incompatible, 0u);
+    EXPECT_EQ(saved.data_header().incompatible, 0u);
     EXPECT_TRUE(saved.judge().ok());
 }
 
@@ -226,6 +253,7 @@ TEST(Validate, ForgedStructuresAreRefusedByTheField) {
     refuse("no valid name", [](Saved& s) { s.tensors()[0].dim[1] = INT64_MAX / 8; });
     refuse("no valid name", [](Saved& s) { s.tensors()[0].dim[3] = 2; });
     refuse("reserved bytes of the header", [](Saved& s) { s.header().reserved[7] = 1; });
+    refuse("reserved bytes of the header", [](Saved& s) { s.header().record.reserved[0] = 1; });
     refuse("reserved bytes of the header", [](Saved& s) { s.data_header().reserved[3000] = 1; });
     refuse("out of range", [](Saved& s) { s.header().chunk_bytes_max = kChunkBytesMax + 1; });
     refuse("does not agree with the MANIFEST", [](Saved& s) { s.footer().index_offset += 64; });

@@ -31,9 +31,11 @@ bool contains(const Result& result, const std::string& text) {
 
 TEST(PlumbCkpt, InspectsTheNewestAndVerifiesAll) {
     const TemporaryFolder folder;
-    const State state = small_state();
+    State state = small_state();
+    state.numerics_hash = {};
     Saver saver(state);
     ASSERT_TRUE(saver.save(folder.path(), 7).ok());
+    state.numerics_hash = {0xabc, 1};
     const std::string older_step = saver.step_directory;
     ASSERT_TRUE(saver.save(folder.path(), 8).ok());
 
@@ -41,6 +43,8 @@ TEST(PlumbCkpt, InspectsTheNewestAndVerifiesAll) {
     EXPECT_EQ(inspected.exit_code, 0) << inspected.output;
     EXPECT_TRUE(contains(inspected, saver.step_directory)) << inspected.output;
     EXPECT_TRUE(contains(inspected, "state digest  " + to_hex(state.digest())));
+    EXPECT_TRUE(contains(inspected, "\nnumerics hash 00000000000000010000000000000abc\n"));
+    EXPECT_TRUE(contains(plumb_ckpt("inspect " + older_step), "\nnumerics hash not known\n"));
     EXPECT_TRUE(contains(inspected, "h.0.ln.weight")) << inspected.output;
     EXPECT_TRUE(contains(inspected, "[37, 29]"));
     EXPECT_EQ(plumb_ckpt("inspect --settings " + older_step).output, state.settings + "\n");

@@ -75,6 +75,7 @@ Bytes manifest_for(const Bytes& bytes) {
     std::memcpy(header.magic, kManifestMagic, sizeof kManifestMagic);
     header.version = kCheckpointVersion;
     header.header_bytes = sizeof header;
+    header.incompatible = incompatible_bits(parts.header.record);
     header.run = parts.header.run;
     header.save_id = parts.header.save_id;
     header.record = parts.header.record;

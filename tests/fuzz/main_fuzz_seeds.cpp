@@ -76,6 +76,8 @@ int run(int argc, char** argv) {
     raw.add("state", "c", Dtype::f64, Shape{});
     raw.fill(2);
     write_checkpoint(folder, "raw", raw);
+    raw.numerics_hash = {3, 4};
+    write_checkpoint(folder, "numerics", raw);
     State halves;
     halves.chunk_bytes = 64;
     halves.add("param", "w", Dtype::bf16, make_shape(6, 7));

@@ -52,6 +52,18 @@ TEST_F(GpuInfer, ScoresATextAsACpuDoes) {
     EXPECT_NEAR(loss(), expected, 1e-5 * expected);
 }
 
+TEST_F(GpuInfer, SaysWhatFindsNoMemoryOfTheGpu) {
+    if (!testing::gpu::kEmulated) GTEST_SKIP() << "a real GPU's memory is not ours to take";
+    const std::string arguments =
+        "generate --checkpoint " + path("bytes") + " --prompt a --run.device=cuda";
+    for (const std::string taker : {"kernel", "product", "graph"}) {
+        EXPECT_EQ(run_in(PLUMB_GPU_BIN_DIR, arguments,
+                         "PLUMB_EMULATED_COSTS='" + taker + " 9000000000' "),
+                  3);
+        expect_one_error("CUDA finds no memory for ");
+    }
+}
+
 }  // namespace
 }  // namespace plumb
 #endif

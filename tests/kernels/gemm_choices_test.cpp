@@ -23,6 +23,7 @@ GemmEntry entry(int64_t m, uint8_t algorithm) {
 // The products of a run whose algorithms are found by measuring.
 void choose(GemmChoices* choices, std::initializer_list<int64_t> sizes, uint8_t algorithm) {
     for (const int64_t m : sizes) {
+        choices->bind(product(m));
         if (const GemmEntry* given = choices->given(product(m)))
             choices->take(*given);
         else
@@ -117,6 +118,35 @@ TEST(GemmChoices, WhatIsChosenStaysForTheNextFolder) {
     EXPECT_EQ(choices.products().tuned + choices.products().taken, 0);
     EXPECT_EQ(algorithm_in(choices.products().table, 1), 7);
     EXPECT_EQ(algorithm_in(choices.products().table, 2), 9);
+}
+
+// A program's products are hashed, whatever else is in the table or was bound before it.
+TEST(GemmChoices, TheHashIsOfWhatIsBound) {
+    GemmChoices first, second;
+    first.use(kHere, "");
+    EXPECT_EQ(first.products().bound_hash, Hash128{});
+    choose(&first, {2, 1}, 7);
+    const Hash128 both = first.products().bound_hash;
+    choose(&first, {3}, 7);
+    const GpuProducts three = first.products();
+    EXPECT_NE(three.bound_hash, both);
+
+    ASSERT_EQ(second.use(kHere, three.table), "");
+    choose(&second, {1, 2}, 9);
+    EXPECT_EQ(second.products().bound_hash, both);
+    EXPECT_EQ(second.products().table, three.table);
+    second.use(kHere, three.table);
+    EXPECT_EQ(second.products().bound_hash, Hash128{}) << "another program";
+    second.bind(product(2));
+    EXPECT_NE(second.products().bound_hash, both) << "and no others of this process";
+    second.bind(product(1));
+    second.bind(product(2));
+    EXPECT_EQ(second.products().bound_hash, both) << "known, and bound again";
+
+    GemmChoices other;
+    other.use(kHere, "");
+    choose(&other, {1, 2}, 8);
+    EXPECT_NE(other.products().bound_hash, both);
 }
 
 #ifdef PLUMB_CUDA_EMULATION

@@ -234,6 +234,42 @@ TEST(GemmTable, WhatIsChosenNowReplacesWhatWasChosenBefore) {
     EXPECT_EQ(find_entry(full, some_product(kProductsMax)), nullptr);
 }
 
+TEST(GemmTable, ItsFileIsNamedSafelyAndForOneHeading) {
+    const GemmHeading h200 = {"NVIDIA H200", 130002, 32 * kMiB};
+    const std::string name = table_file_name(h200);
+    EXPECT_EQ(name.substr(0, 28), "gemm_algorithms-NVIDIA-H200-");
+    EXPECT_EQ(name.size(), 28u + 8 + 4);
+    EXPECT_EQ(table_file_name(h200), name);
+    for (const GemmHeading& other : {GemmHeading{"NVIDIA-H200", 130002, 32 * kMiB},
+                                     GemmHeading{"NVIDIA H200", 130003, 32 * kMiB},
+                                     GemmHeading{"NVIDIA H200", 130002, 16 * kMiB}})
+        EXPECT_NE(table_file_name(other), name);
+    const std::string hostile = table_file_name({"../\n\xff" + std::string(1000, 'x'), 1, 1});
+    EXPECT_EQ(hostile.substr(0, 21), "gemm_algorithms------");
+    EXPECT_EQ(hostile.find_first_of("/\n\xff"), std::string::npos);
+    EXPECT_LT(hostile.size(), 80u);
+}
+
+TEST(GemmTable, TheHashIsOfAlgorithmsAndNotOfTimes) {
+    const GemmTable table = some_table(3);
+    const Hash128 hash = algorithms_hash(table);
+    GemmTable other = table;
+    for (GemmEntry& e : other.entries) e.time_ns += 5, e.tried = 2;
+    EXPECT_EQ(algorithms_hash(other), hash);
+    const auto expect_other = [&](const char* what, const auto& change) {
+        GemmTable changed = table;
+        change(changed);
+        EXPECT_NE(algorithms_hash(changed), hash) << what;
+    };
+    expect_other("algorithm", [](GemmTable& t) { t.entries[1].algorithm[63] ^= 1; });
+    expect_other("size", [](GemmTable& t) { t.entries[1].product.k = 7; });
+    expect_other("alignment", [](GemmTable& t) { t.entries[1].product.bias_align = 4; });
+    expect_other("one more", [](GemmTable& t) { t.entries.push_back(some_entry(4)); });
+    expect_other("GPU", [](GemmTable& t) { t.heading.gpu = "NVIDIA A100"; });
+    expect_other("library", [](GemmTable& t) { t.heading.cublaslt_version = 130100; });
+    EXPECT_EQ(algorithms_hash(some_table(0)), Hash128{});
+}
+
 TEST(GemmTable, NearTiesGoToTheFirstCandidate) {
     constexpr float kNever = std::numeric_limits<float>::infinity();
     const auto choose = [](std::initializer_list<float> us) {

@@ -15,6 +15,7 @@
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/gpu.h"
+#include "runtime/base/error.h"
 #include "tests/kernels/gpu/gpu_emulation.h"
 
 namespace plumb::cuda {
@@ -41,6 +42,9 @@ class GpuEmulation : public testing::TestWithParam<bool> {
         values_ = static_cast<int*>(gpu_->allocate(kBytes));
         sent_ = static_cast<int*>(gpu_->allocate_host(kBytes));
         got_ = static_cast<int*>(gpu_->allocate_host(kBytes));
+        gpu_->begin_preparing();
+        add(0, compute);
+        gpu_->end_preparing();
     }
     ~GpuEmulation() override {
         gpu_->release(values_);
@@ -233,24 +237,83 @@ TEST_P(GpuEmulation, AProductMustBePreparedAsItIs) {
 TEST_P(GpuEmulation, ThereIsOnlySoMuchMemory) {
     const GpuMemory before = gpu_->memory();
     EXPECT_EQ(before.total_bytes, 8 * kGiB);
-    EXPECT_EQ(before.free_bytes, 8 * kGiB - kBytes);
+    EXPECT_GT(before.free_bytes, 8 * kGiB - kMiB);  // other tests leave code there
+    const int64_t held = before.total_bytes - before.free_bytes;
     const auto counts = emulation::gpu_counts();
     emulation::set_gpu_memory(kMiB);
     EXPECT_EQ(gpu_->memory().total_bytes, kMiB);
-    EXPECT_EQ(gpu_->allocate(kMiB), nullptr);
+    EXPECT_THROW(gpu_->allocate(kMiB), Error);
     EXPECT_EQ(emulation::gpu_counts().allocations, counts.allocations);
-    void* rest = gpu_->allocate(kMiB - kBytes);
+    void* rest = gpu_->allocate(kMiB - held);
     ASSERT_NE(rest, nullptr);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(rest) % 256, 0U);
     EXPECT_EQ(gpu_->memory().free_bytes, 0);
-    EXPECT_EQ(gpu_->allocate(1), nullptr);
+    EXPECT_THROW(gpu_->allocate(1), Error);
     // Another program's share of it is no other: all that open the GPU share its memory.
-    EXPECT_EQ(open_gpu()->allocate(1), nullptr);
+    EXPECT_THROW(open_gpu()->allocate(1), Error);
     gpu_->release(rest);
-    EXPECT_EQ(gpu_->memory().free_bytes, kMiB - kBytes);
+    EXPECT_EQ(gpu_->memory().free_bytes, kMiB - held);
     EXPECT_EQ(emulation::gpu_counts().allocations, counts.allocations + 1);
     emulation::set_memory_holders("python (pid 4711) 7.5 GiB");
     EXPECT_EQ(gpu_->memory_holders(), "python (pid 4711) 7.5 GiB");
+    emulation::set_memory_holders("");
+}
+
+__global__ void take_long(int* at) {
+    if (threadIdx.x == 0) *at += 1;
+}
+
+// All that CUDA takes for itself it takes before anything runs, and says what found no memory.
+TEST_P(GpuEmulation, WhatIsMadeTakesMemoryAndMayFindNone) {
+    const auto refusal = [&](const std::function<void()>& body) -> std::string {
+        try {
+            body();
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::does_not_fit);
+            return error.what();
+        }
+        return "";
+    };
+    const auto prepare = [&](const std::function<void()>& body) {
+        return refusal([&] {
+            gpu_->begin_preparing();
+            body();
+            gpu_->end_preparing();
+        });
+    };
+    const auto kernel = [&] { cuda::launch<take_long>(Launch{1, kWarp, nullptr}, values_); };
+    const auto graph = [&] {
+        gpu_->begin_capture(compute);
+        add(1, compute);
+        gpu_->end_capture(compute);
+    };
+    const bool first_run = !GetParam();  // a kernel's code stays in the process
+    const int64_t free = gpu_->memory().free_bytes;
+    emulation::set_memory_holders("python (pid 4711) 7.5 GiB");
+    emulation::set_gpu_costs({free + 1, free + 1, free + 1});
+    if (first_run) {
+        EXPECT_EQ(prepare(kernel).find("CUDA finds no memory for the code of a kernel (it does not "
+                                       "say how much that takes); of Emulated GPU's memory "),
+                  0U);
+    }
+    // Of a shape that no other test has.
+    Gemm g{3 + GetParam(),      5,          7,       Dtype::f32, {values_, 7, false},
+           {values_, 7, false}, Dtype::f32, values_, 5};
+    const auto product = [&] { gemm(g, values_, nullptr); };
+    EXPECT_NE(prepare(product).find("for what cuBLASLt keeps for a matrix product"),
+              std::string::npos);
+    EXPECT_NE(refusal(graph).find("for a graph of what is run"), std::string::npos);
+    EXPECT_NE(refusal(graph).find(" are free, the rest is held by python (pid 4711) 7.5 GiB"),
+              std::string::npos);
+    EXPECT_EQ(gpu_->memory().free_bytes, free) << "what was refused took nothing";
+    emulation::set_gpu_costs({1 * kKiB, 2 * kKiB, 4 * kKiB});
+    for (int i = 0; i < 2; ++i) {
+        EXPECT_EQ(prepare(kernel), "");
+        EXPECT_EQ(prepare(product), "");
+    }
+    EXPECT_EQ(refusal(graph), "");
+    EXPECT_EQ(gpu_->memory().free_bytes, free - (first_run ? 7 : 6) * kKiB);
+    emulation::set_gpu_costs({});
     emulation::set_memory_holders("");
 }
 
@@ -298,6 +361,13 @@ __global__ void write_at(char* at) {
     if (threadIdx.x == 0) *at = 1;
 }
 
+__global__ void never_prepared(int*) {}
+
+TEST_P(GpuEmulationDeathTest, AKernelMustBePrepared) {
+    const Launch at{1, kWarp, gpu_->stream(compute)};
+    EXPECT_DEATH(cuda::launch<never_prepared>(at, values_), "a kernel that was not prepared");
+}
+
 TEST_P(GpuEmulationDeathTest, MemoryIsNotTheHosts) {
     EXPECT_DEATH(values_[3] = 1, "the host touched memory of the GPU");
     const volatile int* read = values_;
@@ -306,6 +376,9 @@ TEST_P(GpuEmulationDeathTest, MemoryIsNotTheHosts) {
     gpu_->host_wait(compute);
     EXPECT_DEATH(static_cast<void>(*read), "the host touched memory of the GPU");
     // Kernels end with it.
+    gpu_->begin_preparing();
+    cuda::launch<write_at>(Launch{1, kWarp, nullptr}, static_cast<char*>(nullptr));
+    gpu_->end_preparing();
     const auto touch = [&](char* at) {
         cuda::launch<write_at>(Launch{1, kWarp, gpu_->stream(compute)}, at);
         gpu_->host_wait(compute);

@@ -132,13 +132,15 @@ TEST(UsableGpu, IsWhatOpens) {
 
 TEST(MemoryShortage, TellsBothNumbersAndWhoHoldsTheRest) {
     const GpuMemory memory{kGiB, 80 * kGiB};
-    EXPECT_EQ(memory_shortage(2 * kGiB + 1, memory, "python (pid 4711) 70.1 GiB", "NVIDIA H200"),
-              "the plan needs 2147483649 bytes (2048.0 MiB) of NVIDIA H200's memory; 1073741824 "
-              "bytes (1024.0 MiB) of 85899345920 bytes (81920.0 MiB) are free, others are held by "
-              "python (pid 4711) 70.1 GiB");
-    EXPECT_EQ(memory_shortage(81 * kGiB, {80 * kGiB, 80 * kGiB}, "", "NVIDIA H200"),
-              "the plan needs 86973087744 bytes (82944.0 MiB) of NVIDIA H200's memory; "
-              "85899345920 bytes (81920.0 MiB) of 85899345920 bytes (81920.0 MiB) are free");
+    EXPECT_EQ(memory_shortage("2 GiB cannot be allocated", memory, "python (pid 4711) 70.1 GiB",
+                              "NVIDIA H200"),
+              "2 GiB cannot be allocated; of NVIDIA H200's memory 1073741824 bytes (1024.0 MiB) of "
+              "85899345920 bytes (81920.0 MiB) are free, the rest is held by python (pid 4711) "
+              "70.1 GiB");
+    EXPECT_EQ(memory_shortage(cuda_needs("a graph"), {80 * kGiB, 80 * kGiB}, "", "NVIDIA H200"),
+              "CUDA finds no memory for a graph (it does not say how much that takes); of NVIDIA "
+              "H200's memory 85899345920 bytes (81920.0 MiB) of 85899345920 bytes (81920.0 MiB) "
+              "are free");
 }
 
 }  // namespace

@@ -2,7 +2,11 @@
 // issued before the result of the one before is known, unless something comes between: a run that
 // pauses after every step, and one that never does, must be the same training.
 #include <algorithm>
+#include <limits>
 
+#include "formats/checkpoint_reader.h"
+#include "runtime/engine/data_loader.h"
+#include "runtime/engine/state_io.h"
 #include "tests/kernels/gpu/gpu_device.h"
 #include "tests/trainer/train_folder.h"
 
@@ -15,6 +19,7 @@ class GpuTrain : public TrainFolder {
     void SetUp() override {
         if (!testing::gpu::is_there()) GTEST_SKIP() << "no GPU";
         TrainFolder::SetUp();
+        products_ = open_gpu()->products_file();
     }
     int train_on_gpu(const std::string& arguments, const std::string& before = "true") {
         return run_in(PLUMB_GPU_BIN_DIR, "plumb-train", "--run.device=cuda " + arguments, before);
@@ -23,8 +28,39 @@ class GpuTrain : public TrainFolder {
     // fast, measured again, and have other bits.
     void share_products(const std::string& from, const std::string& to) const {
         std::filesystem::create_directory(path(to));
-        ASSERT_TRUE(std::filesystem::copy_file(path(from + "/gemm_algorithms.txt"),
-                                               path(to + "/gemm_algorithms.txt")));
+        ASSERT_TRUE(
+            std::filesystem::copy_file(path(from + "/" + products_), path(to + "/" + products_)));
+    }
+    // A checkpoint of step 0 in `run`, with `token` as input of steps [first, end) alone and NaN
+    // for its embedding. The head has weights of its own.
+    void save_with_bad_token(const std::string& run, char token, int64_t first, int64_t end) {
+        RunConfig config =
+            load_run(path("run.toml"), {"--model.tie_word_embeddings=false", "--train.dtype=fp32",
+                                        "--checkpoint.dir=" + path(run)});
+        std::string text = contents_of(path("text.txt"));
+        const int64_t length = config.run.batch.sequence_length;
+        {
+            const TokenFile tokens(path("data/train.bin"));
+            const DataLoader order(tokens, length, DataOrder::shuffled,
+                                   static_cast<uint64_t>(config.run.train.seed));
+            for (int64_t step = first; step < end; ++step)
+                text[static_cast<size_t>(
+                    order.sequence_at(step * config.run.batch.global_batch) * length + 5)] = token;
+        }
+        put("text.txt", text);
+        write_byte_tokens({path("text.txt")}, path("data"), 0.1);
+        Session session(config, Purpose::train);
+        session.run_phase(PhaseKind::initialise);
+        const Param& embedding = session.program().params.front();
+        ASSERT_EQ(embedding.shape.dim[0], 256) << embedding.name;
+        const std::vector<float> nan(static_cast<size_t>(embedding.shape.dim[1]),
+                                     std::numeric_limits<float>::quiet_NaN());
+        const auto row_bytes = static_cast<int64_t>(nan.size() * sizeof(float));
+        session.executor().write(embedding.weight, token * row_bytes, nan.data(), row_bytes);
+        StateIo state(session);
+        state.prepare_folder();
+        SaveReport report;
+        ASSERT_TRUE(state.save(RunRecord(), &report).ok());
     }
     // Without the keys that tell of time.
     std::vector<nlohmann::json> steps(const std::string& run) const {
@@ -33,6 +69,8 @@ class GpuTrain : public TrainFolder {
             for (const char* key : {"step_ms", "tokens_per_s", "mfu"}) line.erase(key);
         return lines;
     }
+
+    std::string products_;
 };
 
 TEST_F(GpuTrain, LossesFollowACpusAndARunResumesToTheBit) {
@@ -54,11 +92,13 @@ TEST_F(GpuTrain, LossesFollowACpusAndARunResumesToTheBit) {
         ASSERT_EQ(train_on_gpu(settings + "again --train.stop_at=8 --run.graph=false"), 0)
             << error_;
         ASSERT_EQ(train_on_gpu(settings + "again"), 0) << error_;
+        EXPECT_EQ(output_.find("differs"), std::string::npos) << output_;
         EXPECT_EQ(digests("again"), digests("gpu")) << dtype;
         EXPECT_EQ(steps("again"), steps("gpu")) << dtype;
         // What a GPU has saved, a CPU goes on with.
         ASSERT_EQ(train(settings + "gpu --train.stop_at=0 --train.steps=13"), 0) << error_;
         EXPECT_EQ(log("loss", "gpu").size(), 13u);
+        EXPECT_NE(output_.find("  differs: numerics: "), std::string::npos) << output_;
         for (const char* run : {"cpu", "gpu", "again"}) std::filesystem::remove_all(path(run));
     }
 }
@@ -97,6 +137,36 @@ TEST_F(GpuTrain, ThreeStepsThatAreNotFiniteEndTheRun) {
     const int64_t step = saved.back()["step"];
     share_products("gpu", "until");
     ASSERT_EQ(train_on_gpu(settings + "until --train.stop_at=" + std::to_string(step)), 0);
+    EXPECT_EQ(digests("until"), digests("gpu"));
+}
+
+// Three bad steps between good ones: were the next issued before the third is known to be bad, it
+// would change what is then saved as the last good step's.
+TEST_F(GpuTrain, NothingIsIssuedBehindAThirdStepThatMayBeNotFinite) {
+    save_with_bad_token("start", '\x01', 2, 5);
+    const std::string settings =
+        " --model.tie_word_embeddings=false --train.dtype=fp32 --train.steps=30 "
+        "--train.warmup_steps=0 --checkpoint.resume=start --checkpoint.every=100 "
+        "--checkpoint.dir=";
+    ASSERT_EQ(train(settings + "cpu"), 1) << error_;
+    // What is issued has run before the host looks at the step before.
+    ASSERT_EQ(train_on_gpu(settings + "gpu", "export PLUMB_EMULATED_EAGER=compute"), 1) << error_;
+    for (const char* run : {"cpu", "gpu"}) {
+        const auto all = steps(run);
+        ASSERT_EQ(all.size(), 5u) << run;
+        EXPECT_EQ(all.back()["skipped"], 3) << run;
+        for (size_t i = 0; i < 2; ++i) {
+            const double loss = steps("cpu")[i]["loss"];
+            EXPECT_NEAR(all[i]["loss"].get<double>(), loss, 1e-5 * loss) << run << " " << i;
+        }
+        ASSERT_EQ(checkpoints(run).size(), 1u) << run;
+        const CheckpointReader saved(path(std::string(run) + "/" + checkpoints(run).front()));
+        EXPECT_EQ(saved.record().step, 2) << run;
+        EXPECT_EQ(saved.record().skipped_steps, 0) << run;
+        EXPECT_EQ(saved.record().sequences_consumed, 2 * 4) << run;
+    }
+    share_products("gpu", "until");
+    ASSERT_EQ(train_on_gpu(settings + "until --train.stop_at=2"), 0) << error_;
     EXPECT_EQ(digests("until"), digests("gpu"));
 }
 
@@ -151,7 +221,14 @@ TEST_F(GpuTrain, AlgorithmsComeFromTheFolderThatIsResumed) {
     ASSERT_EQ(train_on_gpu(settings + "8 --checkpoint.dir=second --checkpoint.resume=first"), 0)
         << error_;
     EXPECT_NE(output_.find(" from the table, 0 measured in "), std::string::npos) << output_;
-    EXPECT_TRUE(std::filesystem::exists(path("second/gemm_algorithms.txt")));
+    EXPECT_EQ(output_.find("differs: numerics"), std::string::npos) << output_;
+    EXPECT_TRUE(std::filesystem::exists(path("second/" + products_)));
+    // One that cannot be read is a note.
+    std::filesystem::remove(path("second/" + products_));
+    std::filesystem::create_directory(path("second/" + products_));
+    ASSERT_EQ(train_on_gpu(settings + "12 --checkpoint.dir=second"), 0) << error_;
+    for (const char* part : {"are measured anew\n", "of this run are not stored\n"})
+        EXPECT_NE(output_.find(part), std::string::npos) << output_;
 }
 
 TEST_F(GpuTrain, WhatCannotRunSaysWhy) {
@@ -163,6 +240,29 @@ TEST_F(GpuTrain, WhatCannotRunSaysWhy) {
     EXPECT_NE(error_.find(std::string("run.device: ") + other + " is for "), std::string::npos)
         << error_;
     EXPECT_EQ(checkpoints(".").size(), 1u) << "nothing was made but data";
+}
+
+// What CUDA takes behind the arenas it takes at the start, or the run does not begin.
+TEST_F(GpuTrain, MemoryThatCudaDoesNotFindIsToldAtTheStart) {
+    if (!testing::gpu::kEmulated) GTEST_SKIP() << "a real GPU's memory is not ours to take";
+    const std::pair<const char*, const char*> takers[] = {
+        {"kernel", "the code of a kernel"},
+        {"product", "what cuBLASLt keeps for a matrix product"},
+        {"graph", "a graph of what is run"}};
+    for (const auto& [name, what] : takers) {
+        EXPECT_EQ(train_on_gpu("", std::string("export PLUMB_EMULATED_COSTS='") + name +
+                                       " 9000000000' PLUMB_EMULATED_HOLDERS='python (pid 4711) "
+                                       "7.5 GiB'"),
+                  3);
+        EXPECT_EQ(error_.find(std::string("error: CUDA finds no memory for ") + what +
+                              " (it does not say how much that takes); of Emulated GPU's memory "),
+                  0u)
+            << error_;
+        EXPECT_NE(error_.find(" are free, the rest is held by python (pid 4711) 7.5 GiB\n"),
+                  std::string::npos)
+            << error_;
+        EXPECT_EQ(checkpoints(".").size(), 1u) << "nothing was made but data";
+    }
 }
 
 }  // namespace

@@ -93,6 +93,29 @@ TEST_F(TrainRun, ResumesFromANamedFolder) {
         << error_;
 }
 
+// Printed, logged, in every checkpoint, and compared where a run goes on.
+TEST_F(TrainRun, NumericsAreTheSameEverywhereAndComparedAtResume) {
+    const auto numerics = [&] { return log("numerics").back()["numerics"].get<std::string>(); };
+    const auto in_checkpoint = [&] {
+        return to_hex(CheckpointReader(path("run/" + checkpoints().back())).record().numerics_hash);
+    };
+    ASSERT_EQ(train("--train.stop_at=20"), 0) << error_;
+    const std::string first = numerics();
+    EXPECT_NE(output_.find(", numerics " + first + "\n"), std::string::npos) << output_;
+    EXPECT_EQ(in_checkpoint(), first);
+    ASSERT_EQ(train("--train.stop_at=25 --batch.micro_batch=1"), 0) << error_;
+    const std::string second = numerics();
+    EXPECT_NE(second, first);
+    EXPECT_NE(output_.find("\n  differs: numerics: " + first + " in the checkpoint, " + second +
+                           " now: last digits may differ\n"),
+              std::string::npos)
+        << output_;
+    EXPECT_EQ(in_checkpoint(), second);
+    ASSERT_EQ(train("--train.stop_at=30 --batch.micro_batch=1 --layout.recompute=block:1"), 0);
+    EXPECT_EQ(numerics(), second);
+    EXPECT_EQ(output_.find("differs"), std::string::npos) << output_;
+}
+
 TEST_F(TrainRun, AnotherSequenceLengthGoesOnAtTheSameCountOfTokens) {
     ASSERT_EQ(train("--train.stop_at=21"), 0) << error_;
     const std::string shorter = "--batch.sequence_length=13 --train.stop_at=";

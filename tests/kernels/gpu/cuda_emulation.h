@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/prepare.h"
+#include "runtime/base/check.h"
 
 #define __global__ static
 #define __device__
@@ -34,6 +35,9 @@ namespace emulation {
 // Which thread of a block goes first, and when lanes run (gpu_emulation.h).
 void set_reversed(bool reversed);
 bool is_reversed();
+
+// As gpu_emulation.h has it.
+bool take_for_kernel();
 
 // Puts a kernel on the lane of a Gpu whose stream this is, or into the graph that is captured
 // there.
@@ -70,18 +74,22 @@ void wait_copies(int but_last);
 
 struct Launch;
 // launch<kernel>({blocks, threads, stream, shared_bytes, blocks_y}, arguments...). Without a stream
-// the kernel has run when this returns.
+// the kernel has run when this returns; on a lane, it must have been prepared.
 template <auto kernel, typename At = Launch, typename... A>
 void launch(const At& at, A... arguments) noexcept {
-    if (is_preparing()) return;
+    static bool prepared = false;
+    if (at.blocks == 0 || at.blocks_y == 0) return;
+    if (is_preparing()) {
+        prepared = prepared || emulation::take_for_kernel();
+        return;
+    }
     const auto run = [=] {
         emulation::run_grid(at.blocks, at.blocks_y, at.threads, at.shared_bytes,
                             [&] { kernel(arguments...); });
     };
-    if (at.stream == nullptr)
-        run();
-    else
-        emulation::put_launch(at.stream, run);
+    if (at.stream == nullptr) return run();
+    CHECK_NOTE(prepared, "a kernel that was not prepared when its op was bound");
+    emulation::put_launch(at.stream, run);
 }
 
 inline char* block_shared() {

@@ -6,6 +6,7 @@
 #include "kernels/cuda/prepare.h"
 #include "kernels/cuda/scratch.h"
 #include "kernels/cuda/values.h"
+#include "tests/kernels/gpu/gpu_emulation.h"
 
 namespace plumb::cuda {
 
@@ -49,13 +50,16 @@ void run_product(const Gemm& g, void* workspace) {
     return g.out == Dtype::f32 ? multiply<F16, float>(g) : multiply<F16, F16>(g);
 }
 
+const GemmHeading kHeading = {"Emulated GPU", 1, kGemmWorkspaceUsed};
+
 ProductIndex prepared;
 GemmChoices choices;
 
 // Nothing is measured here: a product that the table does not have takes what would be its first
 // candidate, of 64 bytes that say only which product it was made for.
 void prepare(const ProductKey& key) {
-    if (prepared.find(key) >= 0) return;
+    choices.bind(key);
+    if (prepared.find(key) >= 0 || !emulation::take_for_product()) return;
     const int number = prepared.add(key);
     if (const GemmEntry* given = choices.given(key)) return choices.take(*given);
     if (!choices.measures()) return;
@@ -67,11 +71,15 @@ void prepare(const ProductKey& key) {
 }  // namespace
 
 std::string use_products(const std::string& table, bool measure) {
-    return choices.use({"Emulated GPU", 1, kGemmWorkspaceUsed}, table, measure);
+    return choices.use(kHeading, table, measure);
 }
 
 GpuProducts products_in_use() {
     return choices.products();
+}
+
+std::string products_file() {
+    return table_file_name(kHeading);
 }
 
 // On a lane, a product must have been prepared; the tests of single kernels have no lane.

@@ -11,6 +11,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <vector>
 
 #include "kernels/cuda/cublaslt.h"
@@ -50,16 +51,23 @@ struct Device {
     std::mutex mutex;  // around everything
     std::vector<Memory> memories;
     int64_t total_bytes = emulation::kGpuMemoryBytes;
+    int64_t taken_bytes = 0;  // by CUDA
+    emulation::GpuCosts costs;
     std::string holders;
     emulation::GpuCounts counts;
     bool eager[kGpuLaneCount] = {};
     volatile bool runs = false;
     struct sigaction fault_before {};
 
-    int64_t allocated_bytes() const {
-        int64_t sum = 0;
-        for (const Memory& m : memories) sum += m.of_host ? 0 : m.size_bytes;
-        return sum;
+    int64_t free_bytes() const {
+        int64_t free = total_bytes - taken_bytes;
+        for (const Memory& m : memories) free -= m.of_host ? 0 : m.size_bytes;
+        return std::max<int64_t>(free, 0);
+    }
+    bool take(int64_t bytes) {
+        if (bytes > free_bytes()) return false;
+        taken_bytes += bytes;
+        return true;
     }
     bool has(const void* address, int64_t bytes, bool of_host) const {
         return std::any_of(memories.begin(), memories.end(), [&](const Memory& m) {
@@ -182,15 +190,12 @@ class EmulatedGpu final : public Gpu {
     Isa isa() const noexcept override { return Isa::sm80; }
     const char* name() const noexcept override { return "Emulated GPU"; }
 
-    void* allocate(int64_t size_bytes) noexcept override {
-        const Locked locked(device().mutex);
-        check_no_capture();
-        if (size_bytes > device().total_bytes - device().allocated_bytes()) return nullptr;
-        ++device().counts.allocations;
-        return make_memory(size_bytes, false);
+    void* allocate(int64_t size_bytes) override {
+        if (void* memory = allocate_of_gpu(size_bytes)) return memory;
+        refuse(bytes_text(size_bytes) + " cannot be allocated");
     }
     void release(void* memory) noexcept override { release(memory, false); }
-    void* allocate_host(int64_t size_bytes) noexcept override {
+    void* allocate_host(int64_t size_bytes) override {
         const Locked locked(device().mutex);
         check_no_capture();
         return make_memory(size_bytes, true);
@@ -200,8 +205,7 @@ class EmulatedGpu final : public Gpu {
     GpuMemory memory() noexcept override {
         const Locked locked(device().mutex);
         run_all();
-        const int64_t free = device().total_bytes - device().allocated_bytes();
-        return {std::max<int64_t>(free, 0), device().total_bytes};
+        return {device().free_bytes(), device().total_bytes};
     }
     std::string memory_holders() override {
         const Locked locked(device().mutex);
@@ -209,11 +213,16 @@ class EmulatedGpu final : public Gpu {
     }
 
     void begin_preparing() noexcept override { preparing_.emplace(); }
-    void end_preparing() noexcept override { preparing_.reset(); }
+    void end_preparing() override {
+        const char* lacking = preparing_->lacking();
+        preparing_.reset();
+        if (lacking != nullptr) refuse(cuda_needs(lacking));
+    }
     std::string use_products(const std::string& table, bool measure) override {
         return cuda::use_products(table, measure);
     }
     GpuProducts products() override { return products_in_use(); }
+    std::string products_file() override { return cuda::products_file(); }
 
     void* stream(GpuLane l) noexcept override { return &lane(l); }
 
@@ -261,10 +270,8 @@ class EmulatedGpu final : public Gpu {
         check_no_capture();
         lane(l).graph = &graphs_.emplace_back();
     }
-    Graph end_capture(GpuLane l) noexcept override {
-        const Locked locked(device().mutex);
-        CHECK_NOTE(lane(l).graph != nullptr, "a capture ends on a lane where none began");
-        lane(l).graph = nullptr;
+    Graph end_capture(GpuLane l) override {
+        if (!made_graph(lane(l))) refuse(cuda_needs(kGraphNodes));
         return static_cast<Graph>(graphs_.size()) - 1;
     }
     void launch(Graph graph, GpuLane l) noexcept override {
@@ -281,6 +288,19 @@ class EmulatedGpu final : public Gpu {
     Lane& lane(GpuLane l) { return lanes_[static_cast<int>(l)]; }
     Moment& moment(GpuEvent event) { return events_[static_cast<int>(event)]; }
 
+    void* allocate_of_gpu(int64_t size_bytes) {
+        const Locked locked(device().mutex);
+        check_no_capture();
+        if (size_bytes > device().free_bytes()) return nullptr;
+        ++device().counts.allocations;
+        return make_memory(size_bytes, false);
+    }
+    static bool made_graph(Lane& lane) {
+        const Locked locked(device().mutex);
+        CHECK_NOTE(lane.graph != nullptr, "a capture ends on a lane where none began");
+        lane.graph = nullptr;
+        return device().take(device().costs.graph_bytes);
+    }
     void check_no_capture() const {
         for (const Lane& lane : lanes_)
             CHECK_NOTE(lane.graph == nullptr, "what is captured may launch kernels only");
@@ -330,6 +350,25 @@ void set_gpu_memory(int64_t total_bytes) {
     device().total_bytes = total_bytes;
 }
 
+void set_gpu_costs(const GpuCosts& costs) {
+    const Locked locked(device().mutex);
+    device().costs = costs;
+}
+
+bool take_for_kernel() {
+    const Locked locked(device().mutex);
+    const bool taken = device().take(device().costs.kernel_bytes);
+    if (!taken) note_no_memory(kKernelCode);
+    return taken;
+}
+
+bool take_for_product() {
+    const Locked locked(device().mutex);
+    const bool taken = device().take(device().costs.product_bytes);
+    if (!taken) note_no_memory(kProductCode);
+    return taken;
+}
+
 void set_eager_lanes(const std::string& names) {
     constexpr const char* kNames[] = {"compute", "copy", "save"};
     static_assert(sizeof kNames / sizeof *kNames == kGpuLaneCount);
@@ -350,6 +389,17 @@ GpuCounts gpu_counts() {
 
 }  // namespace emulation
 
+static emulation::GpuCosts costs_of(const char* text) {
+    emulation::GpuCosts costs;
+    std::istringstream words(text);
+    int64_t bytes = 0;
+    for (std::string name; words >> name >> bytes;)
+        (name == "kernel"    ? costs.kernel_bytes
+         : name == "product" ? costs.product_bytes
+                             : costs.graph_bytes) = bytes;
+    return costs;
+}
+
 GpuProbe probe() {
     GpuProbe found;
     found.compiled = true;
@@ -366,6 +416,10 @@ std::unique_ptr<Gpu> open() {
         watch_faults();
         if (const char* lanes = std::getenv("PLUMB_EMULATED_EAGER"))
             emulation::set_eager_lanes(lanes);
+        if (const char* costs = std::getenv("PLUMB_EMULATED_COSTS"))
+            emulation::set_gpu_costs(costs_of(costs));
+        if (const char* holders = std::getenv("PLUMB_EMULATED_HOLDERS"))
+            emulation::set_memory_holders(holders);
     });
     return std::make_unique<EmulatedGpu>();
 }

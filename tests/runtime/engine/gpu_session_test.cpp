@@ -209,14 +209,25 @@ TEST_P(GpuSession, RefusesWhatDoesNotFit) {
     config.run.run.memory = needed;
     EXPECT_EQ(refusal(), "");
 #ifdef PLUMB_CUDA_EMULATION
+    // All of the GPU but `held` is free: CUDA has taken at most that of what it needs.
     const int64_t arenas = arena_bytes_in(plan, MemorySpace::gpu);
+    const int64_t outside = needed - arenas;
     cuda::emulation::set_memory_holders("python (pid 4711) 70.1 GiB");
-    cuda::emulation::set_gpu_memory(arenas - 1);
-    EXPECT_EQ(refusal().find("the plan needs " + std::to_string(arenas) + " bytes"), 0u)
-        << refusal();
-    EXPECT_NE(refusal().find("held by python (pid 4711) 70.1 GiB"), std::string::npos) << refusal();
-    cuda::emulation::set_gpu_memory(arenas);
-    EXPECT_EQ(refusal(), "");
+    for (const int64_t held : {int64_t{0}, outside / 2, outside, 3 * outside}) {
+        const std::unique_ptr<Gpu> gpu = open_gpu();
+        void* taken = gpu->allocate(held);
+        const int64_t to_come = std::max<int64_t>(0, outside - held);
+        cuda::emulation::set_gpu_memory(held + arenas + to_come - 1);
+        EXPECT_EQ(refusal().find("the plan needs " + bytes_text(arenas) + " in arenas and " +
+                                 bytes_text(to_come) + " that CUDA has not taken yet; of "),
+                  0u)
+            << refusal();
+        EXPECT_NE(refusal().find("held by python (pid 4711) 70.1 GiB"), std::string::npos);
+        cuda::emulation::set_gpu_memory(held + arenas + to_come);
+        EXPECT_EQ(refusal(), "");
+        cuda::emulation::set_gpu_memory(cuda::emulation::kGpuMemoryBytes);
+        gpu->release(taken);
+    }
     cuda::emulation::set_gpu_memory(cuda::emulation::kGpuMemoryBytes);
     cuda::emulation::set_memory_holders("");
 #endif

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "runtime/engine/numerics.h"
 #include "tests/formats/checkpoint_fixture.h"
 #include "tests/infer/small_checkpoint.h"
 
@@ -301,6 +302,35 @@ TEST_F(StateIoTest, ModelsAreComparedByTheirSettings) {
     StateIo state(session);
     EXPECT_HAS(error_of(ExitCode::bad_input, [&] { state.load(folder); }),
                "vocab_size: 64 in the checkpoint, 65 now");
+}
+
+TEST_F(StateIoTest, OtherNumericsAreALineAndNoError) {
+    config.run.batch.global_batch = 2;
+    save({40});
+    const auto load = [&](Purpose purpose, Hash128* now) {
+        Session session(config, purpose);
+        *now = numerics_hash(session);
+        return StateIo(session).load(folder);
+    };
+    Hash128 saved, other;
+    const LoadReport same = load(Purpose::train, &saved);
+    EXPECT_EQ(same.record.numerics_hash, saved);
+    EXPECT_TRUE(same.differences.empty()) << same.differences[0];
+    config.run.batch.micro_batch = 2;
+    const LoadReport changed = load(Purpose::train, &other);
+    EXPECT_NE(other, saved);
+    EXPECT_EQ(changed.differences, std::vector<std::string>{numerics_difference(saved, other)});
+    EXPECT_TRUE(load(Purpose::generate, &other).differences.empty()) << "nothing is trained";
+    // A checkpoint from before there was a hash.
+    const auto forget = [](auto& header) {
+        header.record.numerics_hash = {};
+        header.incompatible = 0;
+    };
+    change_header<ManifestHeader>(step_path(40) + "/MANIFEST", forget);
+    change_header<DataHeader>(step_path(40) + "/data-00000.pck", forget);
+    const LoadReport old = load(Purpose::train, &other);
+    EXPECT_EQ(old.record.step, 40);
+    EXPECT_TRUE(old.differences.empty()) << old.differences[0];
 }
 
 // Rules about training that became stricter after a save must not keep it from being loaded.

@@ -60,6 +60,20 @@ TEST(Executor, EntriesChooseTheirIoRow) {
     }
 }
 
+// Entries op by op, and of one the last op once more.
+TEST(Executor, AnOpAloneIsThatOfItsEntry) {
+    const Small small;
+    const Plan plan = make_plan(small.program, small.device);
+    const ArenaSet arenas(plan, 0);
+    Executor executor(small.program, plan, arenas, kernel_table(host_isa()), {});
+    for (int m = 0; m < 3; ++m) *executor.data<float>(small.part, m) = static_cast<float>(1 << m);
+    for (const Entry& entry : small.program.phases[0].entries)
+        for (int32_t op = 0; op < 3; ++op) executor.run_op(entry, op);
+    EXPECT_EQ(*executor.data<float>(small.total), 7.0F);
+    executor.run_op(small.program.phases[0].entries[0], 2);
+    EXPECT_EQ(*executor.data<float>(small.total), 11.0F);
+}
+
 TEST(Executor, ReservedBytesArePlannedBytes) {
     const Small small;
     const Plan plan = make_plan(small.program, small.device);

@@ -159,8 +159,8 @@ TEST(OpTable, HostOpsAreRecordedOnTheHostLane) {
     const TensorId bytes = b.tensor("bytes", Dtype::u8, make_shape(64), Role::staging);
     const TensorId x = b.tensor("x", Dtype::f32, make_shape(4), Role::activation);
     b.record(OpKind::zero, {}, {x});
-    b.record(OpKind::checkpoint_write, {}, {kNoTensor, bytes, bytes, bytes, kNoTensor});
-    b.record(OpKind::checkpoint_read, {}, {kNoTensor, bytes, bytes, bytes, kNoTensor});
+    b.record(OpKind::checkpoint_write, {}, {kNoTensor, bytes, bytes, bytes, kNoTensor, kNoTensor});
+    b.record(OpKind::checkpoint_read, {}, {kNoTensor, bytes, bytes, bytes, kNoTensor, kNoTensor});
     b.end_section();
     const Program program = b.finish();
     ASSERT_EQ(program.ops.size(), 3u);
