@@ -8,7 +8,7 @@ set -euo pipefail
 [[ ${SKIP_INSTALL:-} == 1 ]] && exit 0
 
 packages=(g++ cmake make ninja-build libzstd-dev libxxhash-dev libtomlplusplus-dev
-          nlohmann-json3-dev libcli11-dev libfmt-dev libgtest-dev)
+          nlohmann-json3-dev libcli11-dev libfmt-dev libgtest-dev libopenmpi-dev openmpi-bin)
 case "${1:-}" in
     "") ;;
     --ci) packages+=(clang libclang-rt-dev libomp-dev clang-format clang-tidy python3 git chromium) ;;
@@ -21,6 +21,8 @@ present() {
         g++ | make | clang-format | clang-tidy | python3 | git | chromium)
             command -v "$1" > /dev/null && return ;;
         cmake) cmake_is_enough; return ;;
+        libopenmpi-dev | openmpi-bin)  # any MPI, as clusters have their own
+            command -v mpicxx > /dev/null && command -v mpirun > /dev/null && return ;;
         ninja-build) command -v ninja > /dev/null && return ;;
         clang) command -v clang++ > /dev/null && return ;;
     esac
