@@ -148,29 +148,37 @@ cublasStatus_t multiply(const Product& product, const Algorithm& algorithm, cons
 // Whether the library takes an algorithm for a product that is prepared: it runs, on the very
 // operands, and so is its code on the GPU before a graph or a sealed run wants it. A call that
 // finds no memory for that says so, or only that it failed inside; then little memory is left.
-bool ran(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
-         void* stream) {
+enum class Ran : uint8_t { yes, no, without_memory };
+
+Ran try_product(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+                void* stream) {
     constexpr size_t kLittleBytes = 64 * kMiB;
     const cublasStatus_t status = multiply(product, algorithm, g, workspace, stream);
-    if (status == CUBLAS_STATUS_SUCCESS) return true;
+    if (status == CUBLAS_STATUS_SUCCESS) return Ran::yes;
     size_t free_bytes = 0, total_bytes = 0;
     CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
     const bool failed_inside = status == CUBLAS_STATUS_INTERNAL_ERROR ||
                                status == CUBLAS_STATUS_EXECUTION_FAILED ||
                                status == CUBLAS_STATUS_NOT_INITIALIZED;
-    if (status == CUBLAS_STATUS_ALLOC_FAILED || (failed_inside && free_bytes < kLittleBytes))
-        note_no_memory(kProductCode);
     forget_error();
-    return false;
+    const bool lacks =
+        status == CUBLAS_STATUS_ALLOC_FAILED || (failed_inside && free_bytes < kLittleBytes);
+    return lacks ? Ran::without_memory : Ran::no;
+}
+
+// None of a product's algorithms has run.
+void refuse_product(Ran ran, const ProductKey& key) {
+    if (ran != Ran::without_memory) no_algorithm(key);
+    note_no_memory(kProductCode);
 }
 
 // The same alone, and leaves the workspace as it was found.
-bool ran_once(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
-              void* stream) {
-    const bool done = ran(product, algorithm, g, workspace, stream);
+Ran try_once(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
+             void* stream) {
+    const Ran ran = try_product(product, algorithm, g, workspace, stream);
     clear_workspace(workspace, stream);
     CUDA_CHECK(cudaDeviceSynchronize());
-    return done;
+    return ran;
 }
 
 // Times launches on a stream.
@@ -209,7 +217,7 @@ constexpr int kRuns = 9;
 constexpr float kCandidateUs = 30000.0F / kGemmCandidates;
 
 float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
-              void* stream) {
+              void* stream, Ran* worst) {
     Stopwatch watch(stream);
     float run_us[kRuns], spent_us = 0;
     int runs = 0;
@@ -217,8 +225,9 @@ float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g,
     for (int run = -1; run < kRuns && spent_us < kCandidateUs; ++run) {
         clear_workspace(workspace, stream);
         watch.start();
-        if (!ran(product, algorithm, g, workspace, stream))
-            return std::numeric_limits<float>::infinity();
+        const Ran ran = try_product(product, algorithm, g, workspace, stream);
+        *worst = std::max(*worst, ran);
+        if (ran != Ran::yes) return std::numeric_limits<float>::infinity();
         const float us = watch.stop_us();
         if (run < 0) continue;
         spent_us += us;
@@ -230,7 +239,8 @@ float time_of(const Product& product, const Algorithm& algorithm, const Gemm& g,
 
 // The fastest of cuBLASLt's choices on the very operands. All memory of the GPU is zeros while ops
 // are bound, also what is added: products of zeros leave it so. Zeros heat a GPU less than values
-// do; it is the order of the candidates that counts.
+// do; it is the order of the candidates that counts. One that finds no memory is passed over while
+// another runs; what those that are not chosen have taken stays taken.
 Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, void* workspace,
                void* stream) {
     const auto start = std::chrono::steady_clock::now();
@@ -239,12 +249,16 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     if (found == 0) no_algorithm(key);
     CUDA_CHECK(cudaDeviceSynchronize());  // memory may still be being cleared
     float us[kGemmCandidates];
+    Ran worst = Ran::yes;
     for (int i = 0; i < found; ++i)
-        us[i] = time_of(product, candidates[i].algo, g, workspace, stream);
+        us[i] = time_of(product, candidates[i].algo, g, workspace, stream, &worst);
     clear_workspace(workspace, stream);
     CUDA_CHECK(cudaDeviceSynchronize());
     const int best = choose_candidate(us, found);
-    if (us[best] == std::numeric_limits<float>::infinity() && !no_memory_noted()) no_algorithm(key);
+    if (us[best] == std::numeric_limits<float>::infinity()) {
+        refuse_product(worst, key);
+        return candidates[best].algo;
+    }
     GemmEntry entry{key, std::llround(static_cast<double>(us[best]) * 1000), found, {}};
     entry.algorithm = std::bit_cast<decltype(entry.algorithm)>(candidates[best].algo);
     choices.add_tuned(
@@ -268,7 +282,7 @@ bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g
                                         &result) != CUBLAS_STATUS_SUCCESS ||
         result.workspaceSize > static_cast<size_t>(kGemmWorkspaceUsed))
         return false;
-    return ran_once(product, algorithm, g, workspace, stream);
+    return try_once(product, algorithm, g, workspace, stream) == Ran::yes;
 }
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,
@@ -284,9 +298,9 @@ Algorithm choose_algorithm(const Product& product, const ProductKey& key, const 
     cublasLtMatmulHeuristicResult_t first;
     if (find_candidates(product, key, 1, &first) == 0) no_algorithm(key);
     // Single kernels of tests are prepared on operands that are no zeros.
-    if (choices.in_use() && !ran_once(product, first.algo, g, workspace, stream) &&
-        !no_memory_noted())
-        no_algorithm(key);
+    if (!choices.in_use()) return first.algo;
+    const Ran ran = try_once(product, first.algo, g, workspace, stream);
+    if (ran != Ran::yes) refuse_product(ran, key);
     return first.algo;
 }
 

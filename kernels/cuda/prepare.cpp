@@ -19,10 +19,6 @@ void note_no_memory(const char* what) noexcept {
     if (without_memory == nullptr) without_memory = what;
 }
 
-bool no_memory_noted() noexcept {
-    return without_memory != nullptr;
-}
-
 Preparing::Preparing() noexcept {
     CHECK(!preparing);
     preparing = true;

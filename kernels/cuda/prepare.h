@@ -16,7 +16,6 @@ inline constexpr const char* kGraphNodes = "a graph of what is run";
 
 // Says so of one of these, to the calling thread's Preparing; the first counts.
 void note_no_memory(const char* what) noexcept;
-bool no_memory_noted() noexcept;
 
 // Of the calling thread.
 class Preparing {

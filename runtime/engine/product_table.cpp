@@ -65,8 +65,9 @@ Status write_table(const std::string& folder, const std::string& path, const std
 
 std::string products_folder_of(const std::string& checkpoint) {
     const std::filesystem::path folder(checkpoint);
-    if (!std::filesystem::exists(folder / kManifestName)) return checkpoint;
-    return (std::filesystem::absolute(folder) / "..").lexically_normal();
+    std::error_code unreadable;  // loading says so
+    if (!std::filesystem::exists(folder / kManifestName, unreadable)) return checkpoint;
+    return (std::filesystem::absolute(folder, unreadable) / "..").lexically_normal();
 }
 
 std::string load_products(const std::vector<std::string>& folders, Gpu& gpu, bool measure,
@@ -76,12 +77,13 @@ std::string load_products(const std::vector<std::string>& folders, Gpu& gpu, boo
     for (const std::string& folder : folders) {
         path = path_in(folder, gpu);
         const Status status = read_table(path, files, &text);
-        if (!status.ok()) why = status.message;
-        if (text || !status.ok()) break;
+        if (!status.ok() && why.empty()) why = status.message;
+        if (text) break;
     }
-    const std::string refused = gpu.use_products(why.empty() ? text.value_or("") : "", measure);
+    const std::string refused = gpu.use_products(text.value_or(""), measure);
     // To the GPU an empty text is no table, to a user it is a damaged one.
     const std::string reason = text && text->empty() ? "it is empty" : refused;
+    if (text && reason.empty()) return why.empty() ? "" : fmt::format("{}; {} is used", why, path);
     if (why.empty() && !reason.empty()) why = fmt::format("{} is not used: {}", path, reason);
     if (why.empty()) return "";
     return why + (measure ? "; the algorithms of products are measured anew"

@@ -19,8 +19,8 @@ namespace plumb {
 // Where the table of a checkpoint's run lies: `checkpoint`, or the folder that a step lies in.
 std::string products_folder_of(const std::string& checkpoint);
 
-// Before ops are bound: hands this GPU's table to it, from the first of the folders that has one.
-// Returns "" or a note that says why it is not used and what is done instead.
+// Before ops are bound: hands this GPU's table to it, from the first of the folders that has one
+// that can be read. Returns "" or a note that says why one is not used and what is done instead.
 std::string load_products(const std::vector<std::string>& folders, Gpu& gpu, bool measure,
                           const FileLayer& files = posix_files());
 

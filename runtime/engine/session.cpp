@@ -47,10 +47,6 @@ std::string gpu_record() {
     }
 }
 
-}  // namespace
-
-namespace {
-
 void check_tf32(const MachineSpec& machine, const DeviceRecord& device) {
     if (machine.tf32 && !is_cuda(device.isa))
         throw Error(ExitCode::bad_input,

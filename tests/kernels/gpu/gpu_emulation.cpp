@@ -124,7 +124,7 @@ void* make_memory(int64_t size_bytes, bool of_host) {
     Memory made{nullptr, pages_bytes + 2 * kPageBytes, nullptr, size_bytes, of_host};
     void* mapped = ::mmap(nullptr, static_cast<size_t>(made.mapped_bytes), PROT_NONE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED) return nullptr;
+    CHECK_NOTE(mapped != MAP_FAILED, "no address space for the emulated GPU");
     made.mapped = static_cast<char*>(mapped);
     made.start = made.pages() + pages_bytes - align_up(size_bytes, kStartBytes);
     if (of_host) CHECK(::mprotect(made.pages(), made.pages_bytes(), PROT_READ | PROT_WRITE) == 0);

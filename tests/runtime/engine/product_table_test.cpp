@@ -195,6 +195,15 @@ TEST_F(ProductTable, TheFirstFolderThatHasOneCounts) {
     third.bind(3);
     EXPECT_EQ(algorithms(third), (std::vector<int>{1, 1, 2}));
     EXPECT_EQ(text(), first.products().table) << "only read";
+    // One that cannot be read does not hide the next.
+    GpuOfProducts fourth(4);
+    fs::remove_all(other);
+    fs::create_directories(other + "/" + fourth.products_file());
+    const std::string note = load_products({other, folder}, fourth, true);
+    EXPECT_NE(note.find(other), std::string::npos) << note;
+    EXPECT_NE(note.find("; " + path + " is used"), std::string::npos) << note;
+    fourth.bind(2);
+    EXPECT_EQ(algorithms(fourth), (std::vector<int>{1, 1}));
 }
 
 // It may be readable tomorrow: nothing is put in its place.
