@@ -245,13 +245,17 @@ TEST_F(GpuTrain, WhatCannotRunSaysWhy) {
 // What CUDA takes behind the arenas it takes at the start, or the run does not begin.
 TEST_F(GpuTrain, MemoryThatCudaDoesNotFindIsToldAtTheStart) {
     if (!testing::gpu::kEmulated) GTEST_SKIP() << "a real GPU's memory is not ours to take";
+    // The first of its kind finds none, or a later one.
     const std::pair<const char*, const char*> takers[] = {
-        {"kernel", "the code of a kernel"},
-        {"product", "what cuBLASLt keeps for a matrix product"},
-        {"graph", "a graph of what is run"}};
-    for (const auto& [name, what] : takers) {
-        EXPECT_EQ(train_on_gpu("", std::string("export PLUMB_EMULATED_COSTS='") + name +
-                                       " 9000000000' PLUMB_EMULATED_HOLDERS='python (pid 4711) "
+        {"kernel 9000000000", "the code of a kernel"},
+        {"kernel 1000000000", "the code of a kernel"},
+        {"product 9000000000", "what cuBLASLt keeps for a matrix product"},
+        {"product 1000000000", "what cuBLASLt keeps for a matrix product"},
+        {"graph 9000000000", "a graph of what is run"},
+        {"graph 5000000000", "a graph of what is run"}};
+    for (const auto& [costs, what] : takers) {
+        EXPECT_EQ(train_on_gpu("", std::string("export PLUMB_EMULATED_COSTS='") + costs +
+                                       "' PLUMB_EMULATED_HOLDERS='python (pid 4711) "
                                        "7.5 GiB'"),
                   3);
         EXPECT_EQ(error_.find(std::string("error: CUDA finds no memory for ") + what +
