@@ -40,8 +40,9 @@ struct Channel {
 };
 
 struct RankBoard {
-    SharedCounter posted;  // pieces that this rank has put into its mailbox
-    SharedCounter taken;   // pieces of others that it has read
+    std::atomic<uint64_t> beats{0};  // signs of life between exchanges
+    SharedCounter posted;            // pieces that this rank has put into its mailbox
+    SharedCounter taken;             // pieces of others that it has read
     GroupLine group[kGroupAxisCount];
     char mailbox[kMailboxBytes];
 };

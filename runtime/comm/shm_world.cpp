@@ -96,18 +96,25 @@ void ShmWorld::await(SharedCounter& counter, uint32_t wanted, const CommPlace& p
                      std::span<const int32_t> ranks, std::span<SharedCounter* const> own,
                      uint32_t wanted_own) noexcept {
     if (counter.wait(wanted, options_.crowded ? kSpinsCrowded : kSpins, kSleepMs)) return;
-    const Clock::time_point end =
-        Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                           std::chrono::duration<double>(options_.timeout_s));
+    const auto timeout = std::chrono::duration_cast<Clock::duration>(
+        std::chrono::duration<double>(options_.timeout_s));
+    const auto missing = [&](size_t i) { return !own[i]->has_reached(wanted_own); };
+    Clock::time_point end = Clock::now() + timeout;
+    uint64_t beats = 0;
     while (!counter.wait(wanted, 0, kSleepMs)) {
         follow_failure();
+        uint64_t now_beats = 0;  // of those who are missing: it changes while one of them works
+        for (size_t i = 0; i < ranks.size(); ++i)
+            if (missing(i))
+                now_beats += board_->rank(ranks[i]).beats.load(std::memory_order_relaxed) + 1;
+        if (now_beats != beats) end = Clock::now() + timeout;
+        beats = now_beats;
         const bool late = Clock::now() > end;
         for (size_t i = 0; i < ranks.size(); ++i) {
-            const auto missing = [&] { return !own[i]->has_reached(wanted_own); };
-            if (!missing()) continue;
+            if (!missing(i)) continue;
             const bool ended = has_ended(ranks[i]);
             // It may have come and gone since.
-            if ((ended || late) && missing()) lose(ranks[i], place, ended);
+            if ((ended || late) && missing(i)) lose(ranks[i], place, ended);
         }
     }
 }

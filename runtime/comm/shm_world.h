@@ -21,6 +21,9 @@ class ShmWorld : public World {
     using World::all_gather;
     Window make_window(int64_t size_bytes) override;
     std::unique_ptr<Group> make_group(GroupAxis axis, const std::vector<int32_t>& ranks) override;
+    void beat() noexcept override {
+        board_->rank(rank()).beats.fetch_add(1, std::memory_order_relaxed);
+    }
     [[noreturn]] void fail(ExitCode code, const char* message) noexcept override;
 
     // Waits until a counter has reached `wanted`. While it has not, ranks[i] is missing if

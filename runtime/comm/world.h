@@ -1,8 +1,9 @@
 // All ranks of a run as one of them sees them: who they are, what they tell each other before the
 // run, memory that those of one host read of each other, and what stops them all when one fails.
 // A world is made by start.h. Its cold calls are collective: every rank makes the same ones in the
-// same order. A rank that waits for another waits at most timeout_s: then, or when the other's
-// process has ended, the first to see it says who is missing and where, and all stop.
+// same order. A rank that waits for another waits at most timeout_s after the other's last sign of
+// life: then, or when the other's process has ended, the first to see it says who is missing and
+// where, and all stop.
 // Path: cold.
 #pragma once
 
@@ -51,6 +52,10 @@ class World {
 
     // Groups that are made later record what they do; outlives them.
     void set_recorder(FlightRecorder* recorder) { recorder_ = recorder; }
+
+    // A sign of life of the thread that exchanges, which may take its time between two exchanges.
+    // Between hosts nobody sees it. Hot.
+    virtual void beat() noexcept {}
 
     // This rank ends, and why; the others stop with the same exit code. The first that fails of
     // all is the one that is heard.

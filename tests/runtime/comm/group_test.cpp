@@ -1,4 +1,6 @@
+#include <chrono>
 #include <csignal>
+#include <thread>
 
 #include "tests/runtime/comm/local_ranks.h"
 #include "tests/runtime/comm/rank_bodies.h"
@@ -68,6 +70,24 @@ TEST(Failure, OfARankThatStandsStillEndsTheWaitInTime) {
         std::string::npos)
         << outcome.errors;
     EXPECT_NE(outcome.errors.find("rank 0 (process "), std::string::npos) << outcome.errors;
+}
+
+// Not one that takes its time and says so.
+TEST(Failure, IsNoneOfARankThatWorks) {
+    for (const bool says_so : {true, false}) {
+        const RanksOutcome outcome = run_ranks(
+            3,
+            [&](World& world) {
+                exchange_twice(world, [&] {
+                    for (int i = 0; i < 10 && world.rank() == 1; ++i) {
+                        if (says_so) world.beat();
+                        std::this_thread::sleep_for(std::chrono::milliseconds(150));
+                    }
+                });
+            },
+            0.5);
+        EXPECT_EQ(outcome.code, says_so ? 0 : 5) << outcome.errors;
+    }
 }
 
 TEST(Failure, OfARankThatReturnsEarly) {
