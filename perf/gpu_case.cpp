@@ -1,10 +1,6 @@
 #include "perf/gpu_case.h"
 
-#include <fmt/format.h>
-
 #include <chrono>
-
-#include "runtime/base/error.h"
 
 namespace plumb::testing {
 
@@ -13,6 +9,10 @@ namespace plumb::testing {
                                    void* stream) noexcept;
 
 namespace {
+
+GpuBytes allocated(Gpu& gpu, int64_t size_bytes) {
+    return {static_cast<char*>(gpu.allocate(size_bytes)), GpuRelease{&gpu}};
+}
 
 constexpr int64_t kAlign = 256;
 // Operands up to this size get values that make sense together; larger ones are random numbers.
@@ -73,11 +73,7 @@ Values values_of_small(const KernelCase& c) {
 PinnedBytes::PinnedBytes(Gpu& gpu, int64_t size_bytes)
     : gpu_(gpu),
       size_bytes_(size_bytes),
-      bytes_(static_cast<char*>(gpu.allocate_host(size_bytes))) {
-    if (bytes_ == nullptr)
-        throw Error(ExitCode::does_not_fit,
-                    fmt::format("no {} bytes of host memory for copies to a GPU", size_bytes_));
-}
+      bytes_(static_cast<char*>(gpu.allocate_host(size_bytes))) {}
 
 void PinnedBytes::fill(char* to, int64_t size_bytes) const noexcept {
     for (int64_t at = 0; at < size_bytes; at += size_bytes_)
@@ -117,11 +113,7 @@ GpuCase::GpuCase(GpuBench& bench, const KernelCase& c)
     calls_ = align_up(bench.calls, sets_);
     const int64_t all_bytes =
         sets_ * set_bytes_ + scratch_bytes_ + static_cast<int64_t>(sizeof(StepScalars));
-    memory_ = static_cast<char*>(bench.gpu.allocate(all_bytes));
-    if (memory_ == nullptr)
-        throw Error(ExitCode::does_not_fit,
-                    fmt::format("{}: {} bytes of GPU memory, of which {} are free", c.name,
-                                all_bytes, bench.gpu.memory().free_bytes));
+    memory_ = allocated(bench.gpu, all_bytes);
     // While memory is zeros: algorithms of products are chosen by running them on it.
     bench.gpu.begin_preparing();
     for (int64_t set = 0; set < sets_; ++set) call(set);
@@ -130,7 +122,7 @@ GpuCase::GpuCase(GpuBench& bench, const KernelCase& c)
     for (int64_t set = 0; set < sets_; ++set) fill(set, values);
     const StepScalars scalars = test_scalars();
     std::memcpy(bench.staging.data(), &scalars, sizeof scalars);
-    bench.gpu.copy_to_gpu(memory_ + sets_ * set_bytes_ + scratch_bytes_, bench.staging.data(),
+    bench.gpu.copy_to_gpu(memory_.get() + sets_ * set_bytes_ + scratch_bytes_, bench.staging.data(),
                           sizeof scalars, GpuLane::compute);
     bench.gpu.host_wait(GpuLane::compute);
     bench.gpu.begin_capture(GpuLane::compute);
@@ -163,7 +155,7 @@ void GpuCase::call(int64_t set) const noexcept {
     void* data[kMaxOperands] = {};
     for (int i = 0; i < case_.operands(); ++i)
         if (case_.shape[i].rank > 0) data[i] = operand(set, i);
-    char* scratch = memory_ + sets_ * set_bytes_;
+    char* scratch = memory_.get() + sets_ * set_bytes_;
     const KernelArgs args{&case_.attrs,
                           case_.shape,
                           data,
@@ -202,18 +194,17 @@ namespace {
 double measure_memcpy(GpuBench& bench, int64_t size_bytes) {
     if (copy_within_gpu == nullptr) return 0;
     Gpu& gpu = bench.gpu;
-    auto* memory = static_cast<char*>(gpu.allocate(2 * size_bytes));
-    if (memory == nullptr) return 0;
+    const GpuBytes memory = allocated(gpu, 2 * size_bytes);
     double best = 1e9;
     for (int sample = 0; sample <= kSamples; ++sample) {
         constexpr int kCopies = 40;  // some 20 ms of an H200
         const double start = now();
         for (int n = 0; n < kCopies; ++n)
-            copy_within_gpu(memory, memory + size_bytes, size_bytes, gpu.stream(GpuLane::compute));
+            copy_within_gpu(memory.get(), memory.get() + size_bytes, size_bytes,
+                            gpu.stream(GpuLane::compute));
         gpu.host_wait(GpuLane::compute);
         best = std::min(best, (now() - start) / kCopies);
     }
-    gpu.release(memory);
     return 2 * static_cast<double>(size_bytes) / best;
 }
 

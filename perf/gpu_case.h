@@ -6,12 +6,20 @@
 // Path: cold.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "kernels/gpu.h"
 #include "perf/bench_case.h"
 
 namespace plumb::testing {
+
+// Memory of a GPU.
+struct GpuRelease {
+    Gpu* gpu;
+    void operator()(char* memory) const noexcept { gpu->release(memory); }
+};
+using GpuBytes = std::unique_ptr<char, GpuRelease>;
 
 // Host memory from which copies to the GPU do not wait.
 class PinnedBytes {
@@ -50,9 +58,6 @@ class GpuCase {
   public:
     // Throws Error (does_not_fit) when the GPU has too little free memory.
     GpuCase(GpuBench& bench, const KernelCase& c);
-    ~GpuCase() { bench_.gpu.release(memory_); }
-    GpuCase(const GpuCase&) = delete;
-    GpuCase& operator=(const GpuCase&) = delete;
 
     // Seconds of a call: wall clock from the first of many graphs put on the lane to the end of the
     // last, each measurement at least bench.least_s long.
@@ -63,7 +68,9 @@ class GpuCase {
     Time measure() noexcept;
 
   private:
-    char* operand(int64_t set, int i) const { return memory_ + set * set_bytes_ + offset_[i]; }
+    char* operand(int64_t set, int i) const {
+        return memory_.get() + set * set_bytes_ + offset_[i];
+    }
     void fill(int64_t set, const Values& values);
     void call(int64_t set) const noexcept;
     double seconds_of(int64_t launches) const noexcept;
@@ -76,7 +83,7 @@ class GpuCase {
     int64_t scratch_bytes_ = 0;
     int64_t sets_ = 1;
     int64_t calls_ = 0;
-    char* memory_ = nullptr;  // sets, scratch, scalars
+    GpuBytes memory_;  // sets, scratch, scalars
     Gpu::Graph graph_ = 0;
 };
 
@@ -86,6 +93,7 @@ struct GpuLimits {
     double matrix_flops;      // flop/s of the value dtype's products, 8192^3, by our path
     double copy_bandwidth() const;
 };
+// Throws Error (does_not_fit), as all that measures here.
 GpuLimits measure_gpu_limits(GpuBench& bench, Dtype dtype, bool smoke);
 
 // The GPU, its products by the fastest algorithms as in training. Throws Error as open_gpu does.

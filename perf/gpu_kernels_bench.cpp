@@ -151,14 +151,14 @@ void print_row(const Row& row, const Result& r) {
 }
 
 std::string json_of(const Row& row, const Result& r) {
-    return fmt::format(R"({{"model": "{}", "kernel": "{}", "us": {:.2f}, "flops": {:.6g}, )"
+    return json_format(R"({{"model": "{}", "kernel": "{}", "us": {:.2f}, "flops": {:.6g}, )"
                        R"("bytes": {:.6g}, "limit": "{}", "share": {:.4f}}})",
                        row.model, row.c.name, r.seconds * 1e6, r.flops, r.bytes,
                        r.computes ? "flops" : "bytes", r.share);
 }
 
 std::string json_of(const Gpu& gpu, const Options& options, const GpuLimits& limits) {
-    return fmt::format(R"("gpu": "{}", "dtype": "{}", "fold_gb_s": {:.1f}, "memcpy_gb_s": {:.1f}, )"
+    return json_format(R"("gpu": "{}", "dtype": "{}", "fold_gb_s": {:.1f}, "memcpy_gb_s": {:.1f}, )"
                        R"("matrix_tflop_s": {:.2f})",
                        gpu.name(), options.dtype, limits.fold_bandwidth * 1e-9,
                        limits.memcpy_bandwidth * 1e-9, limits.matrix_flops * 1e-12);

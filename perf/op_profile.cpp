@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "perf/bench_case.h"
+#include "perf/json_rows.h"
 
 namespace plumb::testing {
 namespace {
@@ -155,7 +156,7 @@ std::vector<Cost> by_kind(const std::vector<Cost>& costs) {
 }
 
 std::string json_of(const Cost& cost) {
-    return fmt::format(R"({{"op": "{}", "calls": {}, "us": {:.2f}, "flops": {:.6g}, )"
+    return json_format(R"({{"op": "{}", "calls": {}, "us": {:.2f}, "flops": {:.6g}, )"
                        R"("bytes": {:.6g}, "limit": "{}", "least_us": {:.2f}, "share": {:.4f}}})",
                        cost.name, cost.calls.size(), cost.seconds * 1e6, cost.flops, cost.bytes,
                        cost.limit(), cost.least_s * 1e6, cost.least_s / cost.seconds);
@@ -205,7 +206,7 @@ std::string profile_entries(Session& session, const ProfileRequest& request) {
     print_rows("kind", kinds, ops_s, kinds.size());
     print_rows("op, by time lost", costs, ops_s, kWorstOps);
     std::fflush(stdout);
-    return fmt::format(R"({{"profile": "{}", "measured_ms": {:.4f}, "entries_ms": {:.4f}, )"
+    return json_format(R"({{"profile": "{}", "measured_ms": {:.4f}, "entries_ms": {:.4f}, )"
                        R"("ops_ms": {:.4f}, "between_ms": {:.4f},)"
                        "\n\"kinds\": {},\n\"ops\": {}}}",
                        request.what, request.measured_s * 1e3, whole_s * 1e3, ops_s * 1e3,

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -40,6 +41,17 @@ struct Bench {
     std::optional<testing::JsonRows> rows;
     std::optional<testing::JsonRows> profiles;  // none: none are made
 
+    std::string failed;  // what was wrong with rows, a line each
+
+    // Whether a loss is one of training on random tokens; it falls from about ln V.
+    bool learned(const std::string& name, double loss, int64_t vocabulary) {
+        const double most = std::log(static_cast<double>(vocabulary)) + 1;
+        if (loss > 0 && loss <= most) return true;
+        failed +=
+            fmt::format("error: train {}: the loss is {}, not a number between 0 and {:.3f}\n",
+                        name, loss, most);
+        return false;
+    }
     // Ops that are timed apart do not stand red zones (Executor::run_op).
     int64_t red_zone_bytes() const { return profiles ? 0 : kBuildRedZoneBytes; }
 };
@@ -157,9 +169,9 @@ std::string memory_row(const Session& session, const GpuMemory& after) {
         "  memory     {:.2f} GiB planned for arenas, {:.2f} taken; {:.2f} planned with CUDA's "
         "own, {:.2f} of the GPU in use\n",
         gib(arenas), gib(taken), gib(planned), gib(in_use));
-    return fmt::format(R"("arena_bytes": {}, "taken_bytes": {}, "planned_bytes": {}, )"
-                       R"("in_use_bytes": {})",
-                       arenas, taken, planned, in_use);
+    return testing::json_format(R"("arena_bytes": {}, "taken_bytes": {}, "planned_bytes": {}, )"
+                                R"("in_use_bytes": {})",
+                                arenas, taken, planned, in_use);
 }
 
 // Where the time of entries goes that took measured_s.
@@ -186,6 +198,9 @@ void bench_step(Bench& bench, const RunConfig& config, const std::string& name) 
     const BatchSpec& batch = config.run.batch;
     const double tokens = static_cast<double>(batch.step_tokens());
     const double rate = tokens / median(times);
+    const double loss = *session.executor().data<double>(session.program().io.loss) / tokens;
+    // No row: steps that are skipped for what is not finite are faster.
+    if (bench.gpu != nullptr && !bench.learned(name, loss, config.model.vocab_size)) return;
     const double token_flops = flops_per_token(config.model, batch.sequence_length);
     const double flops = token_flops * rate;
     fmt::print(
@@ -194,7 +209,7 @@ void bench_step(Bench& bench, const RunConfig& config, const std::string& name) 
                     value_dtype_name(dtype)),
         rate, flops / 1e9, limits.flops / 1e9, 100 * flops / limits.flops,
         limits.flops / token_flops);
-    std::string row = fmt::format(
+    std::string row = testing::json_format(
         R"("train": "{}", "layers": {}, "batch": {}, "length": {}, "dtype": "{}", )"
         R"("tokens_per_s": {:.1f}, "model_flop_s": {:.6g}, "measured_peak_flop_s": {:.6g})",
         name, config.model.num_hidden_layers, batch.micro_batch, batch.sequence_length,
@@ -205,14 +220,13 @@ void bench_step(Bench& bench, const RunConfig& config, const std::string& name) 
             fmt::print("  {:<10} {:>8.1f} ms per step\n", section_kind_name(kind),
                        1e3 * by_section[static_cast<int>(kind)] / bench.steps);
     } else {
-        const double loss = *session.executor().data<double>(session.program().io.loss) / tokens;
         if (limits.sheet > 0)
             fmt::print("  MFU        {:.1f} % of the data sheet's {:.0f} TFLOP/s\n",
                        100 * flops / limits.sheet, limits.sheet / 1e12);
         fmt::print("  loss       {:.4f} in step {} on the same tokens\n", loss, bench.steps + 2);
-        row += fmt::format(R"(, "mfu": {:.4f}, "loss": {:.6f}, {})",
-                           limits.sheet > 0 ? flops / limits.sheet : 0.0, loss,
-                           memory_row(session, bench.gpu->memory()));
+        row += testing::json_format(R"(, "mfu": {:.4f}, "loss": {:.6f}, {})",
+                                    limits.sheet > 0 ? flops / limits.sheet : 0.0, loss,
+                                    memory_row(session, bench.gpu->memory()));
     }
     bench.rows->add("{" + row + "}");
     std::fflush(stdout);
@@ -295,7 +309,7 @@ void bench_generate(Bench& bench, const RunConfig& config, const std::string& na
                                                     value_dtype_name(dtype)),
                decode_rate, decode_limit, (reads ? limits.bandwidth : limits.flops) / 1e9,
                reads ? "GB/s" : "GFLOP/s", 100 * decode_rate / decode_limit);
-    bench.rows->add(fmt::format(
+    bench.rows->add(testing::json_format(
         R"({{"decode": "{}", "batch": {}, "prompt": {}, "dtype": "{}", "tokens_per_s": {:.2f}, )"
         R"("bytes_per_step": {:.6g}, "measured_bytes_s": {:.6g}, "share": {:.4f}, )"
         R"("prefill_tokens_per_s": {:.1f}}})",
@@ -403,7 +417,7 @@ int run(int argc, char** argv) {
         throw Error(ExitCode::bad_input, app.remaining().front() + ": settings need --preset");
     if (on_gpu) bench.gpu = testing::open_tuned_gpu();
     const std::string head =
-        fmt::format(R"("device": "{}")", bench.gpu == nullptr ? "cpu" : bench.gpu->name());
+        testing::json_format(R"("device": "{}")", bench.gpu == nullptr ? "cpu" : bench.gpu->name());
     bench.rows.emplace(json, head, "rows");
     if (!profiles.empty()) bench.profiles.emplace(profiles, head, "profiles");
     if (preset.empty() && on_gpu) {
@@ -417,6 +431,10 @@ int run(int argc, char** argv) {
             bench_generate(bench, config, preset, length, 64);
         else
             bench_step(bench, config, preset);
+    }
+    if (!bench.failed.empty()) {
+        fmt::print(stderr, "{}", bench.failed);
+        return 1;
     }
     if (bench.rows->empty())
         throw Error(ExitCode::bad_input, "--filter " + bench.filter + ": no row has such a name");

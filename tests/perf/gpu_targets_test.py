@@ -29,6 +29,10 @@ def kernel(name, limit, share, us=10.0):
             "share": share}
 
 
+def single(name, share, model="m"):
+    return {**kernel(name, "bytes", share), "model": model}
+
+
 # Everything reached, each by little.
 GOOD = {
     "parts": [{"part": "steps-bench", "result": "passed"}],
@@ -96,6 +100,23 @@ class Targets(unittest.TestCase):
         self.assertAlmostEqual(worst["measured"] / worst["limit"], 0.85 * 0.999)
         self.assertNotIn("  m adamw", rows)
 
+    def test_what_is_low_by_nature_is_shown_and_misses_nothing(self):
+        rows = self.rows(lambda found: found["kernels-bench"]["kernels"].extend(
+            [single("clip_4", 0.01), single("sample_1", 0.02), single("norm_1", 0.03, "decode-7b")]))
+        self.assertEqual(rows["memory-bound kernels"]["reached"], "yes")
+        self.assertEqual(rows["memory-bound kernels"]["limit"], 2)
+        self.assertEqual(rows["  m clip_4"]["reached"], "low by nature: one block")
+        self.assertAlmostEqual(rows["  m sample_1"]["ratio"], 0.02)
+        self.assertIn("one token", rows["  decode-7b norm_1"]["reached"])
+
+    def test_a_row_without_one_of_its_numbers_is_not_measured(self):
+        def not_finite(found):
+            found["steps-bench"]["rows"][0]["model_flop_s"] = None
+            found["kernels-bench"]["kernels"][0]["share"] = None
+        rows = self.rows(not_finite)
+        self.assertEqual(rows["gpt2-124m step"]["reached"], "not measured")
+        self.assertEqual(rows["memory-bound kernels"]["limit"], 1)
+
     def test_what_is_missing_is_not_measured(self):
         rows = self.rows(lambda found: found.clear())
         self.assertEqual({r["reached"] for r in rows.values()}, {"not measured"})
@@ -114,13 +135,18 @@ class Targets(unittest.TestCase):
         found = result["benchmarks"]
         found["steps-bench"]["rows"][0]["tokens_per_s"] = 1.0
         found["steps-bench"]["rows"][3]["share"] = 0.1
+        found["steps-bench"]["rows"][1]["tokens_per_s"] = 1.0
+        found["profile-train-1558m"] = {"profiles": [{
+            "profile": "train gpt2-1558m", "measured_ms": 300.0, "ops_ms": 280.0, "between_ms": 1.5,
+            "kinds": [], "ops": []}]}
         found["profile-train"] = {"profiles": [{
             "profile": "train gpt2-124m", "measured_ms": 30.0, "ops_ms": 28.0, "between_ms": 1.5,
             "kinds": [], "ops": [{"op": "matmul 2x3", "calls": 12, "us": 5000.0, "limit": "flops",
                                   "least_us": 4000.0, "share": 0.8}] * 9}]}
         lines = gpu_targets.explanations(result, gpu_targets.targets(result))
-        self.assertEqual(len(lines), 1 + gpu_targets.OPS_SHOWN + 1)
+        self.assertEqual(len(lines), 1 + gpu_targets.OPS_SHOWN + 1 + 1)
         self.assertIn("1.000 ms   80.0% of flops  12 x matmul 2x3", lines[1])
+        self.assertIn("train gpt2-1558m: 300.000 ms", lines[-2])
         self.assertEqual(lines[-1], "decode llama-1b: not reached, and there is no profile of it")
 
     def test_the_program_prints_and_stores(self):
