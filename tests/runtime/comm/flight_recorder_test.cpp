@@ -31,7 +31,7 @@ class Rings : public testing::Test {
                     if (world.rank() == 2) last_rank();
                 });
             },
-            1.0);
+            5.0);
     }
 
     std::string folder_;

@@ -63,10 +63,10 @@ TEST(Failure, OfARankThatStandsStillEndsTheWaitInTime) {
                 if (world.rank() == 0) ::raise(SIGSTOP);
             });
         },
-        0.5);
+        1.5);
     EXPECT_EQ(outcome.code, 5);
     EXPECT_NE(
-        outcome.errors.find("did not arrive at reduce_scatter block.3 of step 17 within 0.5 s"),
+        outcome.errors.find("did not arrive at reduce_scatter block.3 of step 17 within 1.5 s"),
         std::string::npos)
         << outcome.errors;
     EXPECT_NE(outcome.errors.find("rank 0 (process "), std::string::npos) << outcome.errors;
@@ -79,13 +79,13 @@ TEST(Failure, IsNoneOfARankThatWorks) {
             3,
             [&](World& world) {
                 exchange_twice(world, [&] {
-                    for (int i = 0; i < 10 && world.rank() == 1; ++i) {
+                    for (int i = 0; i < 20 && world.rank() == 1; ++i) {
                         if (says_so) world.beat();
                         std::this_thread::sleep_for(std::chrono::milliseconds(150));
                     }
                 });
             },
-            0.5);
+            1.5);
         EXPECT_EQ(outcome.code, says_so ? 0 : 5) << outcome.errors;
     }
 }
