@@ -57,6 +57,7 @@ TEST_F(GpuInfer, SaysWhatFindsNoMemoryOfTheGpu) {
     const std::string arguments =
         "generate --checkpoint " + path("bytes") + " --prompt a --run.device=cuda";
     for (const std::string taker : {"kernel", "product", "graph"}) {
+        if (taker == "graph" && kBuildRedZoneBytes > 0) continue;  // op by op there
         EXPECT_EQ(run_in(PLUMB_GPU_BIN_DIR, arguments,
                          "PLUMB_EMULATED_COSTS='" + taker + " 9000000000' "),
                   3);

@@ -254,6 +254,7 @@ TEST_F(GpuTrain, MemoryThatCudaDoesNotFindIsToldAtTheStart) {
         {"graph 9000000000", "a graph of what is run"},
         {"graph 5000000000", "a graph of what is run"}};
     for (const auto& [costs, what] : takers) {
+        if (*costs == 'g' && kBuildRedZoneBytes > 0) continue;  // op by op there: no graphs
         EXPECT_EQ(train_on_gpu("", std::string("export PLUMB_EMULATED_COSTS='") + costs +
                                        "' PLUMB_EMULATED_HOLDERS='python (pid 4711) "
                                        "7.5 GiB'"),
