@@ -127,14 +127,12 @@ std::vector<char> ShmWorld::all_gather(const void* mine, int64_t size_bytes) {
         const int64_t bytes = std::min(kMailboxBytes, size_bytes - first);
         ++pieces_;
         RankBoard& own = board_->rank(rank());
-        std::memcpy(own.mailbox, static_cast<const char*>(mine) + first,
-                    static_cast<size_t>(bytes));
+        std::copy_n(static_cast<const char*>(mine) + first, bytes, own.mailbox);
         own.posted.advance();
         for (int32_t r = 0; r < size(); ++r) {
             RankBoard& other = board_->rank(r);
             await(other.posted, pieces_, place, r);
-            std::memcpy(all.data() + r * size_bytes + first, other.mailbox,
-                        static_cast<size_t>(bytes));
+            std::copy_n(other.mailbox, bytes, all.data() + r * size_bytes + first);
         }
         own.taken.advance();
         for (int32_t r = 0; r < size(); ++r) await(board_->rank(r).taken, pieces_, place, r);
