@@ -5,7 +5,8 @@ set -euo pipefail
 mpiexec=$1 ranks=$2
 shift 2
 export OMP_WAIT_POLICY=passive
-if "$mpiexec" --version 2>&1 | grep -q "Open MPI\|OpenRTE"; then
+version=$("$mpiexec" --version 2>&1)
+if [[ $version == *"Open MPI"* || $version == *OpenRTE* ]]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     exec "$mpiexec" --oversubscribe --bind-to none -n "$ranks" "$@"
 fi

@@ -267,7 +267,8 @@ Algorithm tune(const Product& product, const ProductKey& key, const Gemm& g, voi
     return candidates[best].algo;
 }
 
-// Whether this library takes an algorithm that an earlier run chose, within what is allowed.
+// Whether this library takes an algorithm that an earlier run chose, within what is allowed. One
+// that finds no memory today ends the start: another would change bits, and be stored in its place.
 bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g, void* workspace,
                void* stream) {
     uint32_t reduction = 0;
@@ -282,7 +283,9 @@ bool is_usable(const Product& product, const Algorithm& algorithm, const Gemm& g
                                         &result) != CUBLAS_STATUS_SUCCESS ||
         result.workspaceSize > static_cast<size_t>(kGemmWorkspaceUsed))
         return false;
-    return try_once(product, algorithm, g, workspace, stream) == Ran::yes;
+    const Ran ran = try_once(product, algorithm, g, workspace, stream);
+    if (ran == Ran::without_memory) note_no_memory(kProductCode);
+    return ran != Ran::no;
 }
 
 Algorithm choose_algorithm(const Product& product, const ProductKey& key, const Gemm& g,

@@ -18,9 +18,10 @@ ShmGroup::ShmGroup(ShmWorld& world, GroupAxis axis, const std::vector<int32_t>& 
 void ShmGroup::do_open(const CommPlace& place, const Offer& offer, const char** parts,
                        uint32_t opened) noexcept {
     line(rank()).offer = world_.shown(offer);
-    line(rank()).arrived.advance();
+    // The sum first: of a rank that ends between the two, others never wait for what it has done.
     SharedCounter& all = line(0).all_arrived;
     all.advance();
+    line(rank()).arrived.advance();
     world_.await(all, opened * static_cast<uint32_t>(size()), place, ranks(), arrived_, opened);
     for (int32_t r = 0; r < size(); ++r) {
         const ShownOffer& other = line(r).offer;
@@ -30,9 +31,9 @@ void ShmGroup::do_open(const CommPlace& place, const Offer& offer, const char** 
 }
 
 void ShmGroup::do_close(const CommPlace& place, uint32_t opened) noexcept {
-    line(rank()).left.advance();
     SharedCounter& all = line(0).all_left;
     all.advance();
+    line(rank()).left.advance();
     world_.await(all, opened * static_cast<uint32_t>(size()), place, ranks(), left_, opened);
 }
 
